@@ -1,0 +1,1 @@
+"""Grainline: fine-grained, parameter-efficient preference alignment of language models."""

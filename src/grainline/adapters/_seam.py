@@ -1,0 +1,56 @@
+"""The interface of an adapter, and what every adapter is asked.
+
+An adapter is a spec that makes a PEFT configuration::
+
+    adapter.config(model) -> peft.PeftConfig | None        # None: nothing is attached
+
+and says of itself
+
+================  ==================================================================================================
+``layouts``       which batch layouts give exact numbers: {"tree", "packed", "padded"}. Token-wise changes can do all;
+                  anything random or position-dependent inside an answer cannot share a prompt between answers
+``changes_base``  True where attaching alters the frozen weights, so that "adapter off" is not the base model
+``roles``         name of PEFT's parameter container -> role, e.g. {"lora_A": "down", "lora_B": "up"}
+================  ==================================================================================================
+
+The functions below attach and question any of them. torch and peft are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from grainline.types import Tagged
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Adapter(Protocol):
+    layouts: frozenset[str]
+    roles: dict[str, str]
+
+    @property
+    def changes_base(self) -> bool: ...
+
+    def config(self, model: nn.Module) -> Any: ...
+
+
+def attach(adapter: Adapter, model: nn.Module) -> nn.Module:
+    """Wrap ``model`` with a fresh adapter (a :class:`peft.PeftModel`), or free all its weights for ``none``."""
+    import peft
+
+    config = adapter.config(model)
+    if config is None:
+        return model.requires_grad_(True)
+    return peft.get_peft_model(model, config)
+
+
+def tagged(adapter: Adapter, model: nn.Module) -> list[Tagged]:
+    """Every trainable tensor of ``model`` with its role; a tensor of an unknown container has the role ``"weight"``."""
+    found = []
+    for name, tensor in model.named_parameters():
+        if tensor.requires_grad:
+            role = next((role for container, role in adapter.roles.items() if container in name.split(".")), "weight")
+            found.append(Tagged(name, tensor, role))
+    return found

@@ -1,0 +1,70 @@
+"""The parts objectives are composed of: pool the tokens, contrast the answers, link the margin to a loss.
+
+``B`` rows, ``P`` pairs (``B = 2 P``, chosen first), ``T`` tokens. Everything is in nats.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from grainline.types import LogProbs
+
+
+def summed(logprobs: LogProbs) -> Tensor:
+    """Weighted sum over the answer's tokens: (B,) nats. With weight 1 it is log p(answer | prompt)."""
+    return (logprobs.token * logprobs.weight).sum(-1)
+
+
+def log_ratio(policy: LogProbs, reference: LogProbs) -> Tensor:
+    """h(y) = sum_t w_t [log policy(y_t) - log reference(y_t)]: (B,) nats; the implied reward before beta."""
+    return summed(policy) - summed(reference)
+
+
+def halves(value_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [chosen; rejected] -> (chosen, rejected), each (P,)."""
+    chosen_P, rejected_P = value_B.chunk(2)
+    return chosen_P, rejected_P
+
+
+def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-(1 - e) log sigmoid(margin) - e log sigmoid(-margin): the Bradley-Terry link when a share e of labels is wrong.
+
+    Mitchell 2023, "A note on DPO with noisy preferences" (cDPO), Eq. 3; e = 0 is the plain link.
+    """
+    from torch.nn.functional import logsigmoid
+
+    return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+
+
+DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
+
+
+def divergence_score(log_ratio: Tensor, divergence: str, alpha: float) -> Tensor:
+    """f'(policy / reference) up to a constant, from h = log(policy / reference).
+
+    Wang et al. 2023, "Beyond Reverse KL", arXiv:2309.16240, Table 1: the reward of f-DPO is beta f'(u) with u = e^h.
+
+    ============  =====================  =========================
+    divergence    f'(e^h)                here
+    ============  =====================  =========================
+    reverse_kl    h + 1                  h
+    forward_kl    -e^-h                  -e^-h
+    js            log(2u / (1 + u))      log sigmoid(h) (+ log 2)
+    alpha         (u^-a) / -a            e^((a - 1) h) / (a - 1)
+    ============  =====================  =========================
+
+    Constants cancel between chosen and rejected. The alpha row is written in TRL's parametrisation (its ``a`` is one
+    minus the paper's); a = 1 is the reverse KL. Exponents are clamped at 80 so that float32 stays finite.
+    """
+    from torch.nn.functional import logsigmoid
+
+    if divergence == "reverse_kl" or (divergence == "alpha" and abs(alpha - 1) < 1e-6):
+        return log_ratio
+    if divergence == "forward_kl":
+        return -(-log_ratio).clamp(max=80.0).exp()
+    if divergence == "js":
+        return logsigmoid(log_ratio)
+    return ((alpha - 1) * log_ratio).clamp(max=80.0).exp() / (alpha - 1)

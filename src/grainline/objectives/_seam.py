@@ -1,0 +1,67 @@
+"""The interface of an objective, and the one way to combine objectives.
+
+An objective is a spec that can be called::
+
+    objective(policy, reference, batch, heads) -> Losses
+
+``policy`` and ``reference`` are :class:`~grainline.types.LogProbs`; ``batch`` holds what is known of the rows beside
+their log-probs; ``heads`` maps names to the outputs of the objective's own trainable modules. It is pure: same
+tensors in, same tensors out, nothing kept. It states what it needs, and gets exactly that:
+
+============  ==========================================================================
+need          what it means
+============  ==========================================================================
+pairs         rows are [chosen; rejected], ``batch`` is :class:`~grainline.types.Pairs`
+labels        rows are single answers with a label, ``batch`` is :class:`~grainline.types.Rows`
+reference     the reference's log-probs (without it ``reference`` is None)
+============  ==========================================================================
+
+Without ``pairs`` or ``labels`` the rows are the desirable answers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from grainline.types import Losses, Term, spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from grainline.types import LogProbs, Pairs, Rows
+
+NEEDS = frozenset({"pairs", "labels", "reference"})
+
+
+class Objective(Protocol):
+    needs: frozenset[str]
+
+    def __call__(
+        self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]
+    ) -> Losses: ...
+
+
+@spec
+class Sum:
+    """``dpo + 0.2*bco + sft``: each summand keeps its own mean, so token means and pair means add exactly."""
+
+    terms: tuple = ()
+    """(coefficient, objective) pairs."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(objective.needs for _, objective in self.terms))
+
+    def __call__(
+        self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]
+    ) -> Losses:
+        parts = [(c, objective(policy, reference, batch, heads)) for c, objective in self.terms]
+        terms = {
+            f"{i}.{name}": Term(term.value, term.count, c * term.coefficient)
+            for i, (c, losses) in enumerate(parts)
+            for name, term in losses.terms.items()
+        }
+        margin = next((losses.margin for _, losses in parts if losses.margin is not None), None)
+        log = {key: value for _, losses in reversed(parts) for key, value in losses.log.items()}
+        return Losses(terms, margin, log)

@@ -1,0 +1,55 @@
+r"""Direct preference optimisation: the chosen answer should gain more on the reference than the rejected one.
+
+Rafailov et al. 2023, arXiv:2305.18290, Eq. 7:
+
+.. math:: \ell = -\log\sigma\bigl(\beta\,[h(y_w) - h(y_l)]\bigr), \qquad
+          h(y) = \sum_t w_t\,[\log\pi(y_t \mid x, y_{<t}) - \log\pi_0(y_t \mid x, y_{<t})]
+
+``w_t`` is the token's weight from the supervision room, 1 for whole answers. Two parts can be exchanged: the link, for
+labels that are sometimes wrong (cDPO, Mitchell 2023), and the divergence that ties policy to reference (f-DPO, Wang et
+al. 2023, arXiv:2309.16240), which replaces h by f'(e^h).
+
+At policy = reference the loss is log 2 for every option. TRL calls it ``loss_type="sigmoid"``; since its version 1 it
+ignores ``label_smoothing`` there, this one does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from grainline.objectives._parts import divergence_score, halves, log_ratio, logistic
+from grainline.types import Losses, Term, spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from grainline.types import LogProbs, Pairs
+
+
+@spec
+class DPO:
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs", "reference"})
+    paper: ClassVar[str] = "arXiv:2305.18290"
+    constant: ClassVar[float] = 0.6931471805599453  # log 2, the loss at policy = reference
+
+    beta: float = Field(0.1, gt=0)
+    """Pull towards the reference, per nat; smaller moves further. 0.1 is the paper's value for dialogue."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of pairs believed to be labelled the wrong way round, in [0, 0.5)."""
+    divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
+    """Divergence between policy and reference; reverse_kl is DPO itself."""
+    alpha: float = 0.5
+    """Shape of the alpha divergence, in TRL's parametrisation (1 = reverse_kl); read by no other divergence."""
+
+    def __call__(
+        self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]
+    ) -> Losses:
+        score_B = self.beta * divergence_score(log_ratio(policy, reference), self.divergence, self.alpha)
+        chosen_P, rejected_P = halves(score_B)
+        margin_P = chosen_P - rejected_P
+        loss_P = logistic(margin_P, self.label_smoothing)
+        log = {"rewards/chosen": chosen_P.detach(), "rewards/rejected": rejected_P.detach()}
+        return Losses({"dpo": Term(loss_P, loss_P.new_ones(loss_P.shape))}, margin_P.detach(), log)

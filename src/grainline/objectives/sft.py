@@ -1,0 +1,37 @@
+r"""Supervised fine-tuning: make the desirable answers likely.
+
+.. math:: \ell = -\frac{\sum_t w_t \log\pi(y_t \mid x, y_{<t})}{\sum_t |w_t|}
+
+The mean is taken over all tokens of the optimizer step, not over rows, so a long answer counts for more than a short
+one, as in every causal language-model trainer. Of pairs only the chosen answer is learnt; of labelled rows, only the
+desirable ones. Needs no reference. Where weights are negative (unlikelihood), the count is of their absolute values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from grainline.objectives._parts import summed
+from grainline.types import Losses, Term, spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from grainline.types import LogProbs, Pairs, Rows
+
+
+@spec
+class SFT:
+    needs: ClassVar[frozenset[str]] = frozenset()
+    paper: ClassVar[str] = ""
+
+    def __call__(
+        self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]
+    ) -> Losses:
+        rows = len(batch.ids)  # pairs: the chosen half stands first
+        nll_B = -summed(policy)[:rows]
+        tokens_B = policy.weight[:rows].abs().sum(-1)
+        if hasattr(batch, "label"):
+            nll_B, tokens_B = nll_B * batch.label, tokens_B * batch.label
+        return Losses({"sft": Term(nll_B, tokens_B)}, None, {})

@@ -1,0 +1,1 @@
+"""Room: how is the change made? One file per optimizer; the file's name is the optimizer's."""

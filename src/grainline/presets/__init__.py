@@ -1,0 +1,1 @@
+"""Papers that are combinations: one YAML file each, expanded before the rooms are resolved."""

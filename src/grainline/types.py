@@ -1,0 +1,169 @@
+"""The currency: everything that passes from room to room, in the order in which it comes to be.
+
+::
+
+    Record    text: a prompt and its answers            data/        -> curation, check
+    Example   tokens: the same record, tokenised        data/        -> supervision/ fills the weights
+    Batch     tensors: examples as question trees       data/        -> forward.py
+    LogProbs  nats per answer token                     forward.py   -> objectives/
+    Losses    per-row losses, not reduced               objectives/  -> trainer.py
+
+Letters in shapes: ``N`` tokens of a packed row, ``M`` answer tokens of all distinct answers, ``B`` rows that an
+objective sees, ``P`` pairs (``B = 2 P``, chosen rows first), ``T`` tokens of the longest answer, ``S`` segments,
+``A`` aspects. Log-probabilities are in nats; for rewards and margins higher is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+
+spec = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+"""Decorator of every method: a frozen keyword-only value that validates itself. A string literal under a field
+is its documentation (``grainline show`` prints it, editors read it from the schema)."""
+
+
+class Span(NamedTuple):
+    """A stretch of an answer and what somebody said of it."""
+
+    start: int  # characters into the answer's text, inclusive
+    stop: int  # characters, exclusive
+    aspect: str  # what is judged: "correctness", "safety", ...; "" when the data names none
+    score: float  # signed; higher is better
+
+
+class Answer(NamedTuple):
+    """One answer, as it was written."""
+
+    text: str  # what the assistant says; character spans count from its start
+    spans: tuple[Span, ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()  # the chat turns when the answer is more than one plain text
+
+
+class Record(NamedTuple):
+    """One row of preference data. ``answers`` is (chosen, rejected) for a pair, (completion,) for a labelled row."""
+
+    id: str
+    prompt: str | tuple[Mapping[str, Any], ...]  # plain text, or the chat turns before the answer
+    answers: tuple[Answer, ...]
+    label: bool | None = None  # labelled rows only: is this answer desirable?
+    weight: float = 1.0  # how often this row counts: 2.0 is the row, twice
+    margin: float | None = None  # how much better chosen is, on the data's own scale
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    template: Mapping[str, Any] | None = None  # chat_template_kwargs of this row
+    where: str = ""  # "file:row", for messages
+
+    @property
+    def is_pair(self) -> bool:
+        return self.label is None
+
+
+class AnswerTokens(NamedTuple):
+    """One answer in tokens. All sequences are as long as ``ids``."""
+
+    ids: tuple[int, ...]  # ends with the end-of-turn token
+    offsets: tuple[tuple[int, int], ...]  # characters of Answer.text under each token; (n, n) on template tokens
+    weight: tuple[float, ...]  # how loudly each token speaks; 1.0 = plain
+    segment: tuple[int, ...] | None = None  # segment of each token, -1 outside
+    scores: tuple[tuple[float, ...], ...] | None = None  # (S, A)
+
+
+class Example(NamedTuple):
+    """A record in tokens: what the model sees at inference is ``prompt + answer``."""
+
+    record: Record
+    prompt: tuple[int, ...]
+    answers: tuple[AnswerTokens, ...]
+
+
+class Tree(NamedTuple):
+    """Where one question stands in a packed row: the prompt once, then each answer once."""
+
+    start: int
+    prompt: int  # tokens
+    branches: tuple[int, ...]  # tokens of each answer
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.prompt + sum(self.branches)
+
+
+class Pairs(NamedTuple):
+    """What an objective may know of the pairs beside their log-probs."""
+
+    ids: tuple[str, ...]
+    weight: Tensor  # (P,)
+    margin: Tensor  # (P,) NaN where the data has none
+
+
+class Rows(NamedTuple):
+    """What an objective may know of labelled rows beside their log-probs."""
+
+    ids: tuple[str, ...]
+    weight: Tensor  # (B,)
+    label: Tensor  # (B,) bool, True = desirable
+
+
+class Batch(NamedTuple):
+    """Examples laid out for one forward, and how an objective reads the result."""
+
+    ids: Tensor  # (1, N) packed, or (answers, L) padded; int64
+    positions: Tensor  # like ids
+    trees: tuple[Tree, ...]  # packed rows only; () when padded
+    attention_mask: Tensor | None  # padded rows only; (answers, L) bool
+    source: Tensor  # (M,) int64, which flattened position predicts answer token m
+    target: Tensor  # (M,) int64, the answer token
+    rows: Tensor  # (B, T) int64 into M; -1 outside
+    weight: Tensor  # (B, T) float32, 0 outside
+    facts: Pairs | Rows
+    keys: tuple[str, ...]  # (B,) content address of each row's (prompt, answer) tokens
+
+    def to(self, device: Any) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        import torch
+
+        def move(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value.to(device, non_blocking=True)
+            return type(value)(*map(move, value)) if isinstance(value, (Pairs, Rows)) else value
+
+        return Batch(*map(move, self))
+
+
+class LogProbs(NamedTuple):
+    """What one model says of the answers. For pairs the rows are [chosen; rejected]."""
+
+    token: Tensor  # (B, T) nats, log p(token | prompt, tokens before it); 0 outside the answer
+    mask: Tensor  # (B, T) bool, True on answer tokens
+    weight: Tensor  # (B, T) how loudly each token speaks; 1.0 = plain, 0 outside
+
+
+class Term(NamedTuple):
+    """One summand of a loss: the step adds ``coefficient * sum(value) / sum(count)`` over the whole optimizer step."""
+
+    value: Tensor  # (P,) or (B,), not reduced
+    count: Tensor  # same shape: 1 per pair, tokens for token means; depends on masks and weights alone
+    coefficient: float = 1.0
+
+
+class Losses(NamedTuple):
+    """What an objective answers: losses per row, never reduced (the trainer owns the mean)."""
+
+    terms: Mapping[str, Term]
+    margin: Tensor | None  # (P,) implied reward of chosen minus rejected, nats, detached; None without pairs
+    log: Mapping[str, Tensor]  # further detached values per row, averaged into the metrics under their names
+
+
+class Tagged(NamedTuple):
+    """A trainable tensor and its role in the method: optimizers group by role, never by parsing names."""
+
+    name: str
+    tensor: Parameter
+    role: str  # "down", "up", "magnitude", "angle", "spectrum", "weight", ...
