@@ -44,9 +44,10 @@ ROOMS = ("supervision", "objectives", "adapters", "optimizers")
 """The folders whose files are methods. Presets are listed beside them but are recipes, not methods."""
 
 _HERE = Path(__file__).parent
-_TERM = re.compile(r"\s*(?:(?P<coefficient>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<body>.*)", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_BARE = re.compile(r"[^\s,:=+*()\[\]{}\"'][^,=()\[\]{}\"']*")
+_TERM = re.compile(rf"\s*(?:(?P<coefficient>{_NUMBER.pattern})\s*\*\s*)?(?P<body>.*)", re.DOTALL)
+_BARE = re.compile(r"[^\s,:=+*()\[\]{}\"'][^\s,:=()\[\]{}\"']*")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 # ---------------------------------------------------------------------------------------------- finding methods
@@ -75,14 +76,21 @@ def load(room: str, name: str) -> type:
         try:
             return _spec_class(importlib.import_module(module), cls)
         except ModuleNotFoundError as error:
-            raise SpecError(f"no module {error.name!r}", where=f"{room}: {name}") from error
+            instead = "" if "." in module else nearest(module, names(room))
+            raise SpecError(f"no module {error.name!r}.", where=f"{room}: {name}", instead=instead) from error
     raise SpecError(f"no method {name!r} in {room}/.", instead=nearest(name, names(room)))
 
 
 def fields(cls: type) -> dict[str, dict[str, Any]]:
-    """Options of a spec: name -> {"type", "default", "description"}, as the JSON schema states them."""
-    schema = pydantic.TypeAdapter(cls).json_schema()
-    return {key: value | {"description": value.get("description", "")} for key, value in schema["properties"].items()}
+    """Options of a spec, as its source orders them: name -> {"type", "default", "description"...}, as in JSON schema."""
+    stated = pydantic.TypeAdapter(cls).json_schema().get("properties", {})
+    found = {}
+    for field in dataclasses.fields(cls):
+        made = {} if field.default_factory is dataclasses.MISSING else {"default": field.default_factory()}
+        if isinstance(field.default, pydantic.fields.FieldInfo) and field.default.default_factory is not None:
+            made = {"default": _default(field)}
+        found[field.name] = {"description": "", **made, **stated.get(field.name, {})}
+    return found
 
 
 def summary(cls: type) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def name_of(cls: type) -> str:
 def _files(room: str) -> list[Path]:
     if room not in ROOMS:
         raise SpecError(f"no room {room!r}.", instead=nearest(room, ROOMS))
-    return [p for p in sorted((_HERE / room).glob("*.py")) if not p.stem.startswith("_") and not p.stem.endswith("_torch")]
+    return [path for path in sorted((_HERE / room).glob("[!_]*.py")) if not path.stem.endswith("_torch")]
 
 
 def _name(path: Path) -> str:
@@ -132,19 +140,24 @@ def _from_file(path: str, cls: str | None) -> type:
     key = f"grainline_user_{abs(hash(file)):x}"
     if key not in sys.modules:
         found = importlib.util.spec_from_file_location(key, file)
-        assert found is not None and found.loader is not None
+        assert found is not None
+        assert found.loader is not None
         module = importlib.util.module_from_spec(found)
         sys.modules[key] = module
         module.__grainline_path__ = str(file)  # type: ignore[attr-defined]
-        found.loader.exec_module(module)
+        try:
+            found.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[key]  # half a module must not be found by the next call
+            raise SpecError(f"cannot be imported: {type(error).__name__}: {error}", where=path) from error
     return _spec_class(sys.modules[key], cls)
 
 
 def _spec_class(module: ModuleType, cls: str | None = None) -> type:
     own = {
         key: value
-        for key, value in vars(module).items()
-        if inspect.isclass(value) and value.__module__ == module.__name__ and pydantic.dataclasses.is_pydantic_dataclass(value)
+        for key, value in inspect.getmembers(module, inspect.isclass)
+        if value.__module__ == module.__name__ and pydantic.dataclasses.is_pydantic_dataclass(value)
     }
     if cls is not None:
         if cls not in own:
@@ -171,11 +184,24 @@ def resolve(room: str, choice: Any) -> Any:
     if isinstance(choice, str):
         return parse(room, choice)
     if isinstance(choice, Mapping):
-        options = dict(choice)
-        if "name" not in options:
-            raise SpecError(f"a choice for {room} written as a map needs a 'name'", instead=f"got {sorted(options)}.")
-        return _build(room, str(options.pop("name")), options)
-    return choice
+        return _build(room, *_options_of_map(room, choice))
+    if dataclasses.is_dataclass(choice) and not isinstance(choice, type):
+        return choice
+    raise SpecError(f"{room} cannot be {choice!r}.", instead="Write a method as text, NAME or NAME:key=value.")
+
+
+def options(room: str, choice: Any) -> tuple[str, dict[str, Any]] | None:
+    """A choice as it is written -> (name, the options that stand there), nothing looked up; None for a sum or a value.
+
+    >>> options("objectives", "dpo:beta=0.2")
+    ('dpo', {'beta': 0.2})
+    """
+    if isinstance(choice, Mapping):
+        return _options_of_map(room, choice)
+    if not isinstance(choice, str):
+        return None
+    terms = _terms(choice)
+    return _read_term(room, terms[0][1]) if len(terms) == 1 and terms[0][0] == 1 else None
 
 
 def parse(room: str, choice: str) -> Any:
@@ -184,8 +210,7 @@ def parse(room: str, choice: str) -> Any:
     Raises:
         SpecError: unknown name, unknown or malformed option; the message offers the nearest.
     """
-    terms = [_TERM.fullmatch(part) for part in _split(choice, " + ")]
-    parsed = [(float(m["coefficient"] or 1), _parse_term(room, m["body"].strip())) for m in terms if m is not None]
+    parsed = [(coefficient, _build(room, *_read_term(room, body))) for coefficient, body in _terms(choice)]
     if len(parsed) == 1 and parsed[0][0] == 1:
         return parsed[0][1]
     return _adder(room)(terms=tuple(parsed))
@@ -205,27 +230,34 @@ def text(value: Any) -> str:
     return name_of(type(value)) + (":" + ",".join(changed) if changed else "")
 
 
-def _parse_term(room: str, term: str) -> Any:
-    name, options = term, ""
-    parts = term.split(":")
-    if ".py" in term or "." in parts[0]:  # a user's own method: the class is part of its name
-        has_class = len(parts) > 1 and "=" not in parts[1]
-        name, options = ":".join(parts[: 2 if has_class else 1]), ":".join(parts[2 if has_class else 1 :])
-    else:
-        name, _, options = term.partition(":")
+def _terms(choice: str) -> list[tuple[float, str]]:
+    terms = [_TERM.fullmatch(part) for part in _split(choice, " + ")]
+    return [(float(term["coefficient"] or 1), term["body"].strip()) for term in terms if term is not None]
+
+
+def _options_of_map(room: str, choice: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
+    found = {str(key): value for key, value in choice.items()}
+    if "name" not in found:
+        raise SpecError(f"a choice for {room} written as a map needs a 'name', got {sorted(found)}.")
+    return str(found.pop("name")), found
+
+
+def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
+    name, _, written = term.partition(":")
+    cls, _, rest = written.partition(":")
+    if cls.isidentifier() and (rest or name not in names(room)):  # a user's own method: the class is part of its name
+        name, written = f"{name}:{cls}", rest
     found: dict[str, Any] = {}
-    for part in _split(options, ",") if options.strip() else []:
-        key, equals, value = part.partition("=")
+    for part in _split(written, ",") if written.strip() else []:
+        path, equals, value = part.partition("=")
         if not equals:
-            raise SpecError(f"option {part.strip()!r} has no value", where=term, instead="Write key=value.")
-        key, _, role = key.strip().partition(".")
-        if role:
-            found.setdefault(key, {})[role] = _value(room, value)
-        elif key in found:
-            raise SpecError(f"option {key!r} stands twice", where=term)
-        else:
-            found[key] = _value(room, value)
-    return _build(room, name.strip(), found)
+            raise SpecError(f"option {part.strip()!r} has no value.", where=term, instead="Write key=value.")
+        key, _, role = path.strip().partition(".")
+        entries = found.setdefault(key, {}) if role else found
+        if not isinstance(entries, dict) or (role or key) in entries:
+            raise SpecError(f"option {path.strip()!r} stands twice.", where=term)
+        entries[role or key] = _value(room, value)
+    return name.strip(), found
 
 
 def _build(room: str, name: str, options: dict[str, Any]) -> Any:
@@ -239,7 +271,7 @@ def _build(room: str, name: str, options: dict[str, Any]) -> Any:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         option = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
         said = f", got {first['input']!r}" if option else ""
         raise SpecError(f"{reason}{said}.", where=f"{name}{':' if option else ''}{option}") from None
 
@@ -247,44 +279,44 @@ def _build(room: str, name: str, options: dict[str, Any]) -> Any:
 def _adder(room: str) -> type:
     seam = importlib.import_module(f"grainline.{room}._seam")
     if not hasattr(seam, "Sum"):
-        raise SpecError(f"{room} cannot be added or scaled", instead="Choose one method.")
+        raise SpecError(f"{room} cannot be added or scaled.", instead="Choose one method.")
     return seam.Sum
 
 
 def _split(whole: str, separator: str) -> list[str]:
     """Split at ``separator`` outside brackets and quotes."""
-    parts, depth, quote, start, i = [], 0, "", 0, 0
+    parts, closing, quote, start, i = [], "", "", 0, 0
     while i < len(whole):
         char = whole[i]
         if quote:
-            quote = "" if char == quote and whole[i - 1] != "\\" else quote
+            i += char == "\\"  # the next character is escaped
+            quote = "" if char == quote else quote
         elif char in "\"'":
             quote = char
-        elif char in "([{":
-            depth += 1
+        elif char in _CLOSING:
+            closing += _CLOSING[char]
         elif char in ")]}":
-            depth -= 1
-        elif depth == 0 and whole.startswith(separator, i):
+            if not closing.endswith(char):
+                raise SpecError(f"{char!r} closes nothing in {whole!r}.")
+            closing = closing[:-1]
+        elif not closing and whole.startswith(separator, i):
             parts.append(whole[start:i])
             i = start = i + len(separator)
             continue
         i += 1
-    if depth or quote:
-        raise SpecError(f"unclosed {quote or 'bracket'} in {whole!r}")
+    if closing or quote:
+        raise SpecError(f"{quote or closing[-1]!r} is missing in {whole!r}.")
     return [*parts, whole[start:]]
 
 
 def _value(room: str, raw: str) -> Any:
     raw = raw.strip()
-    if raw[:1] == "(":
-        return parse(room, raw[1:-1])
-    if raw[:1] == "[":
-        return [_value(room, part) for part in _split(raw[1:-1], ",")] if raw[1:-1].strip() else []
-    if raw[:1] == "{":
-        entries = [part.partition(":") for part in _split(raw[1:-1], ",")] if raw[1:-1].strip() else []
-        return {key.strip(): _value(room, value) for key, _, value in entries}
+    if raw[:1] in _CLOSING:
+        if not raw.endswith(_CLOSING[raw[0]]):
+            raise SpecError(f"something stands behind the bracket in {raw!r}.")
+        return _bracketed(room, raw[0], raw[1:-1].strip())
     if raw[:1] in ("'", '"'):
-        return raw[1:-1].replace(f"\\{raw[0]}", raw[0])
+        return _quoted(raw)
     if raw in ("true", "false", "null"):
         return {"true": True, "false": False, "null": None}[raw]
     if _NUMBER.fullmatch(raw):
@@ -292,20 +324,50 @@ def _value(room: str, raw: str) -> Any:
     return raw
 
 
+def _bracketed(room: str, bracket: str, inside: str) -> Any:
+    if bracket == "(":
+        return parse(room, inside)
+    parts = _split(inside, ",") if inside else []
+    if bracket == "[":
+        return [_value(room, part) for part in parts]
+    entries = {}
+    for part in parts:
+        key, *value = _split(part, ":")
+        if not value:
+            raise SpecError(f"{part.strip()!r} has no value.", instead="Write {key: value}.")
+        entries[_quoted(key.strip()) if key.strip()[:1] in ("'", '"') else key.strip()] = _value(room, ":".join(value))
+    return entries
+
+
+def _quoted(raw: str) -> str:
+    """Text in double quotes is JSON's; in single quotes a backslash only saves the quote and itself."""
+    try:
+        if raw[0] == '"':
+            return json.loads(raw)
+    except json.JSONDecodeError:
+        raise SpecError(f"{raw} is not a text in quotes.", instead='Write "..." with JSON escapes.') from None
+    if len(raw) < 2 or raw[-1] != "'":
+        raise SpecError(f"something stands behind the quotes in {raw!r}.")
+    return re.sub(r"\\(['\\])", r"\1", raw[1:-1])
+
+
 def _format(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_format(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple, set, frozenset)):
+        return "{" + ", ".join(f"{_scalar(str(key))}: {_format(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_format, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "[" + ", ".join(sorted(map(_format, value))) + "]"  # the same text in every process
     if dataclasses.is_dataclass(value):
         return f"({text(value)})"
     return _scalar(value)
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, str):
-        plain = _BARE.fullmatch(value) and value == value.strip() and not _NUMBER.fullmatch(value)
-        return value if plain and value not in ("true", "false", "null") else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (str, Path)):
+        word = str(value)
+        plain = _BARE.fullmatch(word) and not _NUMBER.fullmatch(word) and word not in ("true", "false", "null")
+        return word if plain else json.dumps(word, ensure_ascii=False)
     return json.dumps(value)
 
 

@@ -117,7 +117,6 @@ class Batch(NamedTuple):
     ids: Tensor  # (1, N) packed, or (answers, L) padded; int64
     positions: Tensor  # like ids
     trees: tuple[Tree, ...]  # packed rows only; () when padded
-    attention_mask: Tensor | None  # padded rows only; (answers, L) bool
     source: Tensor  # (M,) int64, which flattened position predicts answer token m
     target: Tensor  # (M,) int64, the answer token
     rows: Tensor  # (B, T) int64 into M; -1 outside

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ def summed(logprobs: LogProbs) -> Tensor:
 
 
 def log_ratio(policy: LogProbs, reference: LogProbs) -> Tensor:
-    """h(y) = sum_t w_t [log policy(y_t) - log reference(y_t)]: (B,) nats; the implied reward before beta."""
-    return summed(policy) - summed(reference)
+    """h(y) = sum_t w_t [log policy(y_t) - log reference(y_t)]: (B,) nats; the implied reward before beta.
+
+    The reference is a constant: no gradient reaches it.
+    """
+    return summed(policy) - summed(reference).detach()
 
 
 def halves(value_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,28 +47,29 @@ DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
 
 
 def divergence_score(log_ratio: Tensor, divergence: str, alpha: float) -> Tensor:
-    """f'(policy / reference) up to a constant, from h = log(policy / reference).
+    """f'(u) - f'(1) for the ratio u = e^h, h = log(policy / reference): 0 at the reference, and it grows with h.
 
-    Wang et al. 2023, "Beyond Reverse KL", arXiv:2309.16240, Table 1: the reward of f-DPO is beta f'(u) with u = e^h.
+    Wang et al. 2023, "Beyond Reverse KL", arXiv:2309.16240, Table 1: the reward of f-DPO is beta f'(u) up to a
+    constant, which cancels between chosen and rejected.
 
-    ============  =====================  =========================
-    divergence    f'(e^h)                here
-    ============  =====================  =========================
-    reverse_kl    h + 1                  h
-    forward_kl    -e^-h                  -e^-h
-    js            log(2u / (1 + u))      log sigmoid(h) (+ log 2)
-    alpha         (u^-a) / -a            e^((a - 1) h) / (a - 1)
-    ============  =====================  =========================
+    ============  =======================  ========================
+    divergence    f'(u) in the paper       here
+    ============  =======================  ========================
+    reverse_kl    log u + 1                h
+    forward_kl    -1 / u                   1 - e^-h
+    js            log(2u / (1 + u))        log sigmoid(h) + log 2
+    alpha         (1 - u^-c) / c           (e^((a - 1) h) - 1) / (a - 1)
+    ============  =======================  ========================
 
-    Constants cancel between chosen and rejected. The alpha row is written in TRL's parametrisation (its ``a`` is one
-    minus the paper's); a = 1 is the reverse KL. Exponents are clamped at 80 so that float32 stays finite.
+    ``alpha`` is a = 1 - c, one minus the paper's: 1 is the reverse KL, 0 the forward KL; TRL 1.16 does the same.
+    Exponents are clamped at 80 so that float32 stays finite; beyond that the score has no gradient.
     """
     from torch.nn.functional import logsigmoid
 
     if divergence == "reverse_kl" or (divergence == "alpha" and abs(alpha - 1) < 1e-6):
         return log_ratio
     if divergence == "forward_kl":
-        return -(-log_ratio).clamp(max=80.0).exp()
+        return -(-log_ratio).clamp(max=80.0).expm1()
     if divergence == "js":
-        return logsigmoid(log_ratio)
-    return ((alpha - 1) * log_ratio).clamp(max=80.0).exp() / (alpha - 1)
+        return logsigmoid(log_ratio) + math.log(2)
+    return ((alpha - 1) * log_ratio).clamp(max=80.0).expm1() / (alpha - 1)

@@ -7,10 +7,10 @@ Rafailov et al. 2023, arXiv:2305.18290, Eq. 7:
 
 ``w_t`` is the token's weight from the supervision room, 1 for whole answers. Two parts can be exchanged: the link, for
 labels that are sometimes wrong (cDPO, Mitchell 2023), and the divergence that ties policy to reference (f-DPO, Wang et
-al. 2023, arXiv:2309.16240), which replaces h by f'(e^h).
+al. 2023, arXiv:2309.16240), which replaces h by f'(e^h) - f'(1).
 
-At policy = reference the loss is log 2 for every option. TRL calls it ``loss_type="sigmoid"``; since its version 1 it
-ignores ``label_smoothing`` there, this one does not.
+At policy = reference the loss is log 2 for every option. TRL calls it ``loss_type="sigmoid"``; there TRL 1.16
+ignores ``label_smoothing``, this one does not.
 """
 
 from __future__ import annotations
@@ -42,11 +42,9 @@ class DPO:
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
     """Divergence between policy and reference; reverse_kl is DPO itself."""
     alpha: float = 0.5
-    """Shape of the alpha divergence, in TRL's parametrisation (1 = reverse_kl); read by no other divergence."""
+    """Shape of the alpha divergence: 1 = reverse_kl, 0 = forward_kl, as in TRL; read by no other divergence."""
 
-    def __call__(
-        self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]
-    ) -> Losses:
+    def __call__(self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]) -> Losses:
         score_B = self.beta * divergence_score(log_ratio(policy, reference), self.divergence, self.alpha)
         chosen_P, rejected_P = halves(score_B)
         margin_P = chosen_P - rejected_P

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from grainline.objectives._parts import summed
-from grainline.types import Losses, Term, spec
+from grainline.types import Losses, Rows, Term, spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs, Pairs, Rows
+    from grainline.types import LogProbs, Pairs
 
 
 @spec
@@ -32,6 +32,6 @@ class SFT:
         rows = len(batch.ids)  # pairs: the chosen half stands first
         nll_B = -summed(policy)[:rows]
         tokens_B = policy.weight[:rows].abs().sum(-1)
-        if hasattr(batch, "label"):
+        if isinstance(batch, Rows):
             nll_B, tokens_B = nll_B * batch.label, tokens_B * batch.label
         return Losses({"sft": Term(nll_B, tokens_B)}, None, {})

@@ -1,0 +1,125 @@
+"""What adapters share: finding the modules a user names, before PEFT is asked.
+
+PEFT answers a misspelt target with "not found", ignores names in a list as long as one of them matches, and warns about
+a pattern without effect. Here each name that matches nothing is an error that lists what exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from grainline.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def find_targets(
+    model: nn.Module, targets: str | Sequence[str], layers: Sequence[int] | None = None
+) -> str | list[str]:
+    """What PEFT is to be told as ``target_modules``: ``targets`` itself or, where ``layers`` chooses, full names.
+
+    PEFT can restrict layers only for lists of names; written out, the same goes for all-linear and expressions.
+
+    Raises:
+        ModelError: a target that matches nothing, or a layer the model does not have; the message lists what exists.
+    """
+    names = weight_modules(model)
+    suffixes = {name.rpartition(".")[2] for name in names}
+    if targets == "all-linear":
+        found = [name for name in names if _is_linear(_base(model).get_submodule(name))]
+    elif isinstance(targets, str):
+        found = [name for name in names if _matches(targets, name)]
+        if not found:
+            raise _missing(f"the expression {targets!r} matches no module.", "targets", targets, suffixes)
+    else:
+        for target in targets:
+            if not any(_ends_with(name, target) for name in names):
+                raise _missing(f"no module {target!r}.", "targets", target, suffixes)
+        found = [name for name in names if any(_ends_with(name, target) for target in targets)]
+    if layers is None:
+        return targets if isinstance(targets, str) else list(targets)
+    there = {number for name in names if (number := _layer(name)) is not None}
+    for layer in layers:
+        if layer not in there:
+            has = f"It has layers {min(there)} to {max(there)}." if there else "It has no numbered layers."
+            raise ModelError(f"the model has no layer {layer}.", where="adapter: layers", instead=has)
+    chosen = [name for name in found if _layer(name) in layers]
+    if not chosen:
+        raise ModelError(f"no target lies in layers {list(layers)}.", where="adapter: layers")
+    return chosen
+
+
+def check_patterns(model: nn.Module, patterns: Iterable[str]) -> None:
+    """See that each name or expression of a rank or alpha pattern matches a module.
+
+    Raises:
+        ModelError: one does not.
+    """
+    names = weight_modules(model)
+    for pattern in patterns:
+        if not any(_matches(rf"(.*\.)?({pattern})", name) for name in names):
+            suffixes = {name.rpartition(".")[2] for name in names}
+            raise _missing(f"the pattern {pattern!r} matches no module.", "patterns", pattern, suffixes)
+
+
+def check_modules(model: nn.Module, modules: Iterable[str]) -> None:
+    """See that each module to be trained whole is there.
+
+    Raises:
+        ModelError: one is not.
+    """
+    names = [name for name, _ in _base(model).named_modules() if name]
+    for module in modules:
+        if not any(_ends_with(name, module) for name in names):
+            suffixes = {name.rpartition(".")[2] for name in names}
+            raise _missing(f"no module {module!r}.", "modules_to_save", module, suffixes)
+
+
+def weight_modules(model: nn.Module) -> list[str]:
+    """Names of the modules that hold a matrix (linear, convolution, embedding), without PEFT's wrapping."""
+    names: list[str] = []
+    wrapped: list[str] = []
+    for name, module in _base(model).named_modules():
+        if name.startswith(tuple(wrapped)):
+            continue  # inside a layer that already carries an adapter
+        if "base_layer" in module._modules:
+            wrapped.append(f"{name}.")
+            names.append(name)
+        elif getattr(getattr(module, "weight", None), "ndim", 0) >= 2:
+            names.append(name)
+    return names
+
+
+def _base(model: nn.Module) -> nn.Module:
+    wrapped = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    return model.get_base_model() if wrapped else model  # type: ignore[operator]
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as error:
+        raise ModelError(f"not a regular expression ({error}).", where=f"adapter: {pattern}") from None
+
+
+def _layer(name: str) -> int | None:
+    number = re.search(r"\.(\d+)\.", f".{name}.")
+    return int(number[1]) if number else None
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from torch import nn
+
+    layer = module._modules.get("base_layer") or module
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"  # GPT-2's transposed linear
+
+
+def _missing(what: str, option: str, name: str, known: Iterable[str]) -> ModelError:
+    return ModelError(what, where=f"adapter: {option}", instead=nearest(name, known))

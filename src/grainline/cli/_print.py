@@ -1,0 +1,48 @@
+"""How commands speak: results on standard output, remarks on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def note(message: str) -> None:
+    """A remark for the user, one line on standard error."""
+    print(f"note: {message}", file=sys.stderr)
+
+
+def as_json(value: Any) -> None:
+    """``value`` as JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on standard output: as wide as the terminal, or as its longest line where nobody looks."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*columns, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def metrics(found: Mapping[str, Any], title: str = "") -> None:
+    """Named numbers, one a line."""
+    table(("metric", "value"), [(name, number(value)) for name, value in found.items()], title)
+
+
+def number(value: Any) -> str:
+    """A number with four significant digits; anything else as it is.
+
+    >>> number(0.123456), number(3), number("x")
+    ('0.1235', '3', 'x')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,39 @@
+"""``grainline export``: write a run's adapter where other tools read it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated
+
+import typer
+
+from grainline.errors import UserError, nearest
+
+FORMATS = ("peft", "merged")
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="The folder of a run.")],
+    to: Annotated[str, typer.Option("--to", help="The folder to write.")],
+    format: Annotated[str, typer.Option("--format", help="peft: an adapter; merged: a whole model.")] = "peft",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write a run's result for other tools.
+
+    \b
+    Examples:
+      grainline export runs/first --to adapter
+      grainline export runs/first --format merged --to model
+    """
+    if format not in FORMATS:
+        raise UserError(f"no format {format!r}.", instead=nearest(format, FORMATS))
+
+    from grainline.cli import _print
+
+    root = importlib.import_module("grainline.align")  # imports torch
+    found = root.Run(run).export(to, format=format)
+    if json:
+        _print.as_json(found)
+        return
+    for key, value in found.items():
+        typer.echo(f"{key}: {_print.number(value)}")

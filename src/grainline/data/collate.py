@@ -1,0 +1,225 @@
+"""Examples -> batches: the question tree, and how a step's rows are split into forwards.
+
+A tree is a question with its answers: the prompt stands once, each *distinct* answer once, however many pairs speak of
+it. Trees stand one after another in a packed row, so nothing is padded::
+
+    prompt A | answer A1 | answer A2 | prompt B | answer B1 | answer B2 | answer B3
+
+Positions restart after the prompt for each answer, and an answer sees its prompt and itself only, so the model computes
+exactly what it would for each (prompt, answer) alone. The last token of an answer predicts nothing and is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from grainline.errors import RecipeError
+from grainline.types import AnswerTokens, Batch, Example, Pairs, Rows, Tree
+
+Speaking = Literal["pairs", "labels", "chosen"]
+"""Which rows an objective sees: [chosen; rejected], single answers with labels, or the desirable answers alone."""
+
+Layout = Literal["tree", "packed", "padded"]
+
+
+class _Bin(NamedTuple):
+    """A forward being filled."""
+
+    examples: tuple[Example, ...]
+    rows: int  # padded rows
+    longest: int  # tokens of the longest padded row
+    size: int  # tokens
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], layout: Layout) -> _Bin:
+        answers = {(e.prompt, a.ids) for e in examples for a in e.answers}
+        longest = max(len(prompt) + len(ids) - 1 for prompt, ids in answers)
+        return cls(tuple(examples), len(answers), longest, tokens(examples, layout))
+
+    def add(self, other: _Bin, layout: Layout) -> _Bin:
+        rows, longest = self.rows + other.rows, max(self.longest, other.longest)
+        size = rows * longest if layout == "padded" else self.size + other.size
+        return _Bin(self.examples + other.examples, rows, longest, size)
+
+
+class _Speaker(NamedTuple):
+    """One row of the objective: an example's answer, and what is said of it."""
+
+    example: Example
+    answer: AnswerTokens
+    label: bool
+
+
+def speaking(needs: Iterable[str]) -> Speaking:
+    """The rows an objective with these ``needs`` sees."""
+    return "pairs" if "pairs" in needs else "labels" if "labels" in needs else "chosen"
+
+
+def content_key(prompt: Sequence[int], answer: Sequence[int]) -> str:
+    """Content address of an answer in its context: sha256 of both token sequences."""
+    digest = hashlib.sha256(array("q", prompt).tobytes())
+    digest.update(b"|" + array("q", answer).tobytes())
+    return digest.hexdigest()
+
+
+def collate(examples: Sequence[Example], *, rows: Speaking = "pairs", layout: Layout = "tree") -> Batch:
+    """Lay out ``examples`` for one forward.
+
+    Args:
+        examples: from one optimizer step; examples with equal prompts share a tree.
+        rows: which answers the objective sees, and in which order.
+        layout: ``tree``; ``packed``, where each answer carries its own prompt; ``padded``, one answer a row.
+    """
+    import torch
+
+    speakers = _speakers(examples, rows)
+    ids: list[int] = []
+    positions: list[int] = []
+    source: list[int] = []
+    target: list[int] = []
+    trees: list[Tree] = []
+    place: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}  # (prompt, answer) -> where its targets begin
+    for prompt, answers in _plant(speakers, layout):
+        start = len(ids)
+        ids += prompt
+        positions += range(len(prompt))
+        for answer in answers:
+            first = len(ids)
+            source += [start + len(prompt) - 1, *range(first, first + len(answer) - 1)]
+            place[prompt, answer] = len(target)
+            target += answer
+            ids += answer[:-1]
+            positions += range(len(prompt), len(prompt) + len(answer) - 1)
+        trees.append(Tree(start, len(prompt), tuple(len(answer) - 1 for answer in answers)))
+    longest = max(len(s.answer.ids) for s in speakers)
+    index = torch.full((len(speakers), longest), -1)
+    weight = torch.zeros(len(speakers), longest)
+    for b, (example, answer, _) in enumerate(speakers):
+        begin = place[example.prompt, answer.ids]
+        index[b, : len(answer.ids)] = torch.arange(begin, begin + len(answer.ids))
+        weight[b, : len(answer.ids)] = torch.tensor(answer.weight)
+    batch = Batch(
+        ids=torch.tensor([ids]),
+        positions=torch.tensor([positions]),
+        trees=tuple(trees),
+        source=torch.tensor(source),
+        target=torch.tensor(target),
+        rows=index,
+        weight=weight,
+        facts=_facts(examples, speakers, rows),
+        keys=tuple(content_key(s.example.prompt, s.answer.ids) for s in speakers),
+    )
+    return _pad(batch) if layout == "padded" else batch
+
+
+def pack(
+    examples: Sequence[Example], *, max_tokens: int, layout: Layout = "tree", parts: int = 1
+) -> list[list[Example]]:
+    """Split a step's examples into forwards of at most ``max_tokens`` tokens, and into at least ``parts``.
+
+    Examples of one prompt stay together while they fit. An example larger than the budget gets a forward of its own.
+    First fit, largest first; the result depends on the examples alone.
+
+    Raises:
+        RecipeError: fewer examples than ``parts`` (processes).
+    """
+    if len(examples) < parts:
+        raise RecipeError(
+            f"a step of {len(examples)} rows cannot be shared by {parts} processes",
+            where="batch_size",
+            instead=f"Set it to at least {parts}.",
+        )
+    groups = _by_prompt(examples)
+    budget = min(max_tokens, math.ceil(sum(tokens(group, layout) for group in groups) / parts))
+    pieces = [piece for group in groups for piece in _fit(group, budget, layout)]
+    bins: list[_Bin] = []
+    for piece in sorted((_Bin.of(p, layout) for p in pieces), key=lambda piece: -piece.size):
+        home = next((i for i, other in enumerate(bins) if other.add(piece, layout).size <= budget), None)
+        if home is None:
+            bins.append(piece)
+        else:
+            bins[home] = bins[home].add(piece, layout)
+    forwards = [list(b.examples) for b in bins]
+    while len(forwards) < parts:
+        largest = max(forwards, key=len)
+        forwards.remove(largest)
+        forwards += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    return forwards
+
+
+def tokens(examples: Sequence[Example], layout: Layout = "tree") -> int:
+    """Tokens that go through the model for ``examples``: each distinct prompt once in a tree, else once an answer."""
+    answers = {(e.prompt, a.ids) for e in examples for a in e.answers}
+    if layout == "tree":
+        return sum(map(len, {prompt for prompt, _ in answers})) + sum(len(ids) - 1 for _, ids in answers)
+    lengths = [len(prompt) + len(ids) - 1 for prompt, ids in answers]
+    return len(lengths) * max(lengths) if layout == "padded" else sum(lengths)
+
+
+def _speakers(examples: Sequence[Example], rows: Speaking) -> list[_Speaker]:
+    if rows == "pairs":
+        return [_Speaker(e, e.answers[side], side == 0) for side in (0, 1) for e in examples]
+    labels = [(e, (True, False) if e.record.is_pair else (bool(e.record.label),)) for e in examples]
+    return [
+        _Speaker(e, answer, label)
+        for e, marks in labels
+        for answer, label in zip(e.answers, marks, strict=True)
+        if label or rows == "labels"
+    ]
+
+
+def _plant(speakers: Sequence[_Speaker], layout: Layout) -> list[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
+    """(prompt, its distinct answers) of each tree, in order of appearance; trees of one answer unless layout is tree."""
+    grown: dict[object, tuple[tuple[int, ...], list[tuple[int, ...]]]] = {}
+    for prompt, answer in dict.fromkeys((s.example.prompt, s.answer.ids) for s in speakers):
+        grown.setdefault(prompt if layout == "tree" else (prompt, answer), (prompt, []))[1].append(answer)
+    return list(grown.values())
+
+
+def _facts(examples: Sequence[Example], speakers: Sequence[_Speaker], rows: Speaking) -> Pairs | Rows:
+    import torch
+
+    if rows == "pairs":
+        records = [e.record for e in examples]
+        margin = [math.nan if r.margin is None else r.margin for r in records]
+        return Pairs(tuple(r.id for r in records), torch.tensor([r.weight for r in records]), torch.tensor(margin))
+    records = [s.example.record for s in speakers]
+    label = torch.tensor([s.label for s in speakers], dtype=torch.bool)
+    return Rows(tuple(r.id for r in records), torch.tensor([r.weight for r in records]), label)
+
+
+def _pad(batch: Batch) -> Batch:
+    """A packed batch with one answer a tree -> the same answers as rows, padded on the right."""
+    import torch
+
+    longest = max(tree.stop - tree.start for tree in batch.trees)
+    ids = torch.zeros(len(batch.trees), longest, dtype=torch.long)
+    moved = torch.empty(batch.ids.numel(), dtype=torch.long)  # flattened position in the packed row -> in the padded
+    for row, tree in enumerate(batch.trees):
+        length = tree.stop - tree.start
+        ids[row, :length] = batch.ids[0, tree.start : tree.stop]
+        moved[tree.start : tree.stop] = torch.arange(row * longest, row * longest + length)
+    positions = torch.arange(longest).expand(len(batch.trees), -1)
+    return batch._replace(ids=ids, positions=positions, trees=(), source=moved[batch.source])
+
+
+def _by_prompt(examples: Sequence[Example]) -> list[list[Example]]:
+    groups: dict[tuple[int, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.prompt, []).append(example)
+    return list(groups.values())
+
+
+def _fit(group: list[Example], budget: int, layout: Layout) -> list[list[Example]]:
+    """Cut one prompt's examples into pieces within the budget."""
+    pieces: list[list[Example]] = []
+    for example in group:
+        if pieces and tokens([*pieces[-1], example], layout) <= budget:
+            pieces[-1].append(example)
+        else:
+            pieces.append([example])
+    return pieces

@@ -1,0 +1,1 @@
+"""What changed, what it cost, what was forgotten."""

@@ -1,0 +1,117 @@
+"""Does the policy prefer what people preferred? Accuracy, margin and likelihood on held-out rows, with intervals.
+
+==============================  ======================================================================================
+metric                          meaning
+==============================  ======================================================================================
+rewards/accuracies              share of pairs whose chosen answer has the larger implied reward; a tie counts one half
+rewards/margins                 mean implied reward of chosen minus rejected, nats times beta
+likelihood/accuracies           share of pairs whose chosen answer has the larger mean log-prob a token under the
+                                policy alone: says something before training too, when every reward is 0
+logps/chosen, logps/rejected    mean log-prob of the answers, nats
+logps/chosen_per_token          mean of each chosen answer's log-prob a token, nats: falls when chosen is displaced
+==============================  ======================================================================================
+
+``*_low`` and ``*_high`` bound the first and the third by a 95 % bootstrap interval over prompts, since rows of one
+prompt are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from grainline.data.collate import Layout, Speaking, collate, pack
+from grainline.types import Batch, Example, LogProbs, Losses
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WINDOW = 64
+"""Examples that are packed together; more would only sort longer."""
+
+
+class Evaluation(NamedTuple):
+    metrics: dict[str, float]
+    rows: list[dict[str, Any]]  # one dict a row, in the data's order
+
+
+def forwards(
+    examples: Sequence[Example], *, rows: Speaking, layout: Layout, max_tokens: int, share: tuple[int, int] = (0, 1)
+) -> list[Batch]:
+    """All of ``examples`` as forwards; ``share`` = (k, n) keeps every n-th from the k-th on (this process's part)."""
+    windows = (examples[i : i + WINDOW] for i in range(0, len(examples), WINDOW))
+    packed = [part for window in windows for part in pack(window, max_tokens=max_tokens, layout=layout)]
+    return [collate(part, rows=rows, layout=layout) for part in packed[share[0] :: share[1]]]
+
+
+def evaluate(
+    score: Callable[[Batch], LogProbs],
+    objective: Callable[..., Losses],
+    batches: Sequence[Batch],
+    *,
+    reference: Callable[[Batch], LogProbs] | None,
+    device: Any = "cpu",
+) -> list[dict[str, Any]]:
+    """Score ``batches`` without gradient: one dict a row, ready for :func:`summarise`."""
+    import torch
+
+    found: list[dict[str, Any]] = []
+    with torch.no_grad():
+        for batch in batches:
+            batch = batch.to(device)
+            policy = score(batch)
+            losses = objective(policy, reference(batch) if reference is not None else None, batch.facts, {})
+            found += _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, batch)
+    return found
+
+
+def summarise(rows: Sequence[dict[str, Any]], groups: dict[str, Any], *, seed: int = 0) -> dict[str, float]:
+    """Means of the rows' values, and bootstrap intervals over ``groups`` (row id -> prompt)."""
+    import numpy as np
+
+    names = [name for name in rows[0] if name != "id"]
+    metrics: dict[str, float] = {}
+    ids = [groups[row["id"]] for row in rows]
+    place = {group: i for i, group in enumerate(dict.fromkeys(ids))}
+    group = np.array([place[i] for i in ids])
+    sizes = np.bincount(group, minlength=len(place))
+    draws = np.random.default_rng(seed).integers(len(place), size=(1000, len(place)))
+    for name in names:
+        values = np.array([row[name] for row in rows], dtype=float)
+        metrics[name] = float(values.mean())
+        if name.endswith("accuracies"):
+            sums = np.bincount(group, weights=values, minlength=len(place))
+            resampled = sums[draws].sum(1) / sizes[draws].sum(1)
+            metrics[f"{name}_low"], metrics[f"{name}_high"] = map(float, np.quantile(resampled, (0.025, 0.975)))
+    return metrics | {"rows": float(len(rows))}
+
+
+def _pairs(policy: LogProbs, losses: Losses, batch: Batch) -> list[dict[str, Any]]:
+    chosen, rejected = policy.token.sum(-1).chunk(2)
+    per_token = policy.token.sum(-1) / policy.mask.sum(-1)
+    chosen_mean, rejected_mean = per_token.chunk(2)
+    columns = {
+        "likelihood/accuracies": _wins(chosen_mean - rejected_mean),
+        "logps/chosen": chosen,
+        "logps/rejected": rejected,
+        "logps/chosen_per_token": chosen_mean,
+    }
+    if losses.margin is not None:
+        columns = {"rewards/accuracies": _wins(losses.margin), "rewards/margins": losses.margin} | columns
+        columns |= {name: value for name, value in losses.log.items() if value.shape == losses.margin.shape}
+    return _rows(batch.facts.ids, columns)
+
+
+def _labelled(policy: LogProbs, batch: Batch) -> list[dict[str, Any]]:
+    answer = policy.token.sum(-1)
+    return _rows(batch.facts.ids, {"logps/answer": answer, "logps/answer_per_token": answer / policy.mask.sum(-1)})
+
+
+def _rows(ids: Sequence[str], columns: dict[str, Tensor]) -> list[dict[str, Any]]:
+    lists = {name: value.tolist() for name, value in columns.items()}
+    return [{"id": row, **{name: value[i] for name, value in lists.items()}} for i, row in enumerate(ids)]
+
+
+def _wins(difference: Tensor) -> Tensor:
+    """1 where positive, 0 where negative, one half at a tie."""
+    return 0.5 + 0.5 * difference.sign()

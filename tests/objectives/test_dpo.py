@@ -1,0 +1,172 @@
+"""DPO against arithmetic done by hand, against TRL's own loss code, and against what the papers promise."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from grainline.objectives.dpo import DPO
+from grainline.types import LogProbs, Losses, Pairs
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "objectives.json").read_text())
+INPUTS = GOLDEN["dpo"]["inputs"]
+LOG2 = 0.6931471805599453
+
+
+def answers(chosen: list[float], rejected: list[float], dtype: torch.dtype = torch.float64) -> LogProbs:
+    """Answers of two tokens whose log-probs add up to the given numbers."""
+    total_B = torch.tensor([*chosen, *rejected], dtype=dtype)
+    token_BT = torch.stack([0.25 * total_B, 0.75 * total_B], 1).requires_grad_()
+    return LogProbs(token_BT, torch.ones_like(token_BT, dtype=torch.bool), torch.ones_like(token_BT))
+
+
+def pairs(count: int) -> Pairs:
+    return Pairs(tuple(map(str, range(count))), torch.ones(count), torch.full((count,), math.nan))
+
+
+def losses(spec: DPO, policy: LogProbs, reference: LogProbs) -> Losses:
+    return spec(policy, reference, pairs(len(policy.token) // 2), {})
+
+
+def golden_losses(spec: DPO, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """(loss of each pair, gradient of their mean by each row's summed log-prob) on the golden inputs."""
+    policy = answers(INPUTS["chosen_logps"], INPUTS["rejected_logps"], dtype)
+    reference = answers(INPUTS["ref_chosen_logps"], INPUTS["ref_rejected_logps"], dtype)
+    loss_P = losses(spec, policy, reference).terms["dpo"].value
+    loss_P.mean().backward()
+    assert policy.token.grad is not None
+    return loss_P.detach(), policy.token.grad[:, 0]
+
+
+def test_by_hand() -> None:
+    """h is 1 for chosen and -0.5 for rejected, beta = 0.1: the margin is 0.15. The second pair stands still."""
+    policy, reference = answers([-12, -3], [-14, -4]), answers([-13, -3], [-13.5, -4])
+    found = losses(DPO(beta=0.1), policy, reference)
+    expected = [math.log(1 + math.exp(-0.1 * (1.0 - -0.5))), math.log(2)]
+    assert found.terms["dpo"].value.tolist() == pytest.approx(expected, abs=1e-12)
+    assert found.margin is not None
+    assert found.margin.tolist() == pytest.approx([0.15, 0.0], abs=1e-12)
+    assert found.log["rewards/chosen"].tolist() == pytest.approx([0.1, 0.0], abs=1e-12)
+    assert found.log["rewards/rejected"].tolist() == pytest.approx([-0.05, 0.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("divergence", sorted(GOLDEN["dpo"]["cases"]))
+def test_golden_losses_and_gradients(divergence: str) -> None:
+    case = GOLDEN["dpo"]["cases"][divergence]
+    loss_P, grad_B = golden_losses(DPO(beta=INPUTS["beta"], divergence=divergence, alpha=INPUTS["alpha"]))
+    torch.testing.assert_close(loss_P, torch.tensor(case["per_pair"], dtype=torch.float64), rtol=1e-6, atol=0)
+    expected = torch.tensor(case["grad_chosen_logps"] + case["grad_rejected_logps"], dtype=torch.float64)
+    torch.testing.assert_close(grad_B, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN["cdpo"]["per_pair"]))
+def test_golden_label_smoothing(name: str) -> None:
+    loss_P, _ = golden_losses(DPO(label_smoothing=float(name)))
+    expected = torch.tensor(GOLDEN["cdpo"]["per_pair"][name], dtype=torch.float64)
+    torch.testing.assert_close(loss_P, expected, rtol=1e-6, atol=0)
+
+
+TRL_NAMES = {"reverse_kl": "reverse_kl", "forward_kl": "forward_kl", "js": "js_divergence", "alpha": "alpha_divergence"}
+
+
+def trl_loss(policy: Tensor, reference: Tensor, mask: Tensor, spec: DPO) -> Tensor:
+    """The mean loss by the code of TRL's installed DPOTrainer, given the log-probs its model would have said.
+
+    ``policy`` and ``reference`` are (B, T). No training: the method is called on the few attributes it reads.
+    """
+    trl = pytest.importorskip("trl")
+    whole = SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x, device=torch.device("cpu"))
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=whole,
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type=TRL_NAMES[spec.divergence],
+        f_alpha_divergence_coef=spec.alpha,
+        loss_types=["sigmoid"],
+        loss_weights=[1.0],
+        label_smoothing=0.0,
+        beta=spec.beta,
+        use_weighting=False,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    other = torch.zeros_like(policy)  # what TRL logs beside the loss
+    said = SimpleNamespace(log_probs=policy, entropy=other, mean_logits=other, is_top1=other.bool())
+    prompt = torch.zeros(len(mask), 1, dtype=torch.bool)  # TRL shifts by one: token 0 is the prompt's
+    ref_chosen, ref_rejected = (reference * mask).sum(1).chunk(2)
+    inputs = {
+        "input_ids": torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.long),
+        "attention_mask": torch.cat([~prompt, mask], 1),
+        "completion_mask": torch.cat([prompt, mask], 1),
+        "ref_chosen_logps": ref_chosen,
+        "ref_rejected_logps": ref_rejected,
+    }
+    return trl.DPOTrainer._compute_loss(trainer, lambda **_: said, inputs, False)
+
+
+@pytest.mark.parametrize("divergence", sorted(TRL_NAMES))
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0, 1.5])
+def test_equals_trl(divergence: str, alpha: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 2, 7, 6, 4])[:, None]
+    policy, reference = (-2 * torch.rand(8, 7, generator=generator) * mask for _ in range(2))
+    ours, theirs = policy.clone().requires_grad_(), policy.clone().requires_grad_()
+    spec = DPO(beta=0.3, divergence=divergence, alpha=alpha)
+    plain = mask.float()
+    loss = losses(spec, LogProbs(ours, mask, plain), LogProbs(reference, mask, plain)).terms["dpo"].value.mean()
+    expected = trl_loss(theirs, reference, mask, spec)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    loss.backward()
+    expected.backward()
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad * mask, theirs.grad * mask, rtol=1e-4, atol=1e-7)
+
+
+def test_the_gradient_moves_both_answers_and_weighs_each_pair_by_its_error() -> None:
+    """Rafailov et al. 2023, Section 4: the weight is beta * sigmoid(-margin), + for chosen and - for rejected."""
+    policy, reference = answers([-10, -10, -10], [-10, -10, -10]), answers([-10, -40, 20], [-10, -10, -10])
+    found = losses(DPO(beta=0.1), policy, reference)
+    found.terms["dpo"].value.sum().backward()
+    assert policy.token.grad is not None
+    assert found.margin is not None
+    chosen, rejected = policy.token.grad[:, 0].chunk(2)
+    torch.testing.assert_close(chosen, -0.1 * torch.sigmoid(-found.margin), rtol=1e-12, atol=0)
+    torch.testing.assert_close(rejected, -chosen, rtol=1e-12, atol=0)
+    assert chosen[2].abs() > chosen[0].abs() > chosen[1].abs()  # wrong, undecided, right
+
+
+def test_a_smaller_beta_lets_the_policy_move_further() -> None:
+    """The margin h at which the push has fallen to a tenth of the start is inversely proportional to beta."""
+
+    def push(beta: float, h: float) -> float:
+        policy = answers([h], [0.0])
+        losses(DPO(beta=beta), policy, answers([0.0], [0.0])).terms["dpo"].value.sum().backward()
+        assert policy.token.grad is not None
+        return abs(policy.token.grad[0, 0].item())
+
+    assert push(0.1, 30.0) / push(0.1, 0.0) == pytest.approx(push(0.01, 300.0) / push(0.01, 0.0), rel=1e-9)
+    assert push(0.01, 30.0) / push(0.01, 0.0) > 0.8 > push(0.1, 30.0) / push(0.1, 0.0)
+
+
+@pytest.mark.parametrize("text", ["reverse_kl", "forward_kl", "js", "alpha"])
+def test_rewards_are_zero_at_the_reference(text: str) -> None:
+    same = answers([-3.0, -9.0], [-5.0, -1.0])
+    found = losses(DPO(divergence=text, label_smoothing=0.2), same, same)
+    assert found.terms["dpo"].value.tolist() == pytest.approx([LOG2, LOG2], abs=1e-12)
+    assert found.log["rewards/chosen"].tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"label_smoothing": 0.5}, {"divergence": "kl"}, {"gamma": 1.0}])
+def test_refuses_what_makes_no_sense(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DPO(**wrong)

@@ -1,0 +1,349 @@
+"""The battery that every objective passes. A new file in ``objectives/`` joins by itself.
+
+Each method is tried with its defaults and, one at a time, with every other value of its options that are a choice of
+words (``divergence=js``), and so is a sum of methods. What a method cannot promise it declares beside its ``needs``::
+
+    exceptions: ClassVar[dict[str, str]] = {"independence": "the reward's mean is taken over the batch"}
+
+where the key is a test of this file without ``test_``. A declared exception is skipped with its reason printed; a key
+that names no test fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import math
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from grainline import rooms
+from grainline.objectives import _seam
+from grainline.objectives._seam import Sum
+from grainline.types import LogProbs, Losses, Pairs, Rows
+
+ROOM = "objectives"
+SUM = "dpo + 0.5*sft"
+KNOWN_NEEDS = frozenset({"pairs", "labels", "reference"})  # draw() makes tensors for these
+PAIRS, TOKENS = 3, 6
+
+
+# ------------------------------------------------------------------------------------------------ what is tried
+
+
+def choices() -> list[str]:
+    """Text of everything the battery tries."""
+    found = [SUM]
+    for name in rooms.names(ROOM):
+        cls = rooms.load(ROOM, name)
+        hints = get_type_hints(cls, vars(sys.modules[cls.__module__]))
+        words = {
+            f.name: get_args(hints[f.name]) for f in dataclasses.fields(cls) if get_origin(hints[f.name]) is Literal
+        }
+        varied = (f"{name}:{field}={word}" for field, options in words.items() for word in options)
+        found += [name, *(text for text in varied if rooms.parse(ROOM, text) != cls())]
+    return found
+
+
+def kinds(objective: Any) -> list[str]:
+    """What its rows may be: pairs, labelled answers, or, where it asks for neither, also desirable answers alone."""
+    for kind in ("pairs", "labels"):
+        if kind in objective.needs:
+            return [kind]
+    return ["pairs", "labels", "desirable"]
+
+
+class Case(NamedTuple):
+    """What an objective is called with."""
+
+    policy: LogProbs
+    reference: LogProbs | None
+    batch: Pairs | Rows
+
+    def with_tokens(self, token: Tensor) -> Case:
+        return self._replace(policy=self.policy._replace(token=token))
+
+
+def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
+    """Random answers of different lengths, some tokens louder than others; the reference is near the policy."""
+    unknown = objective.needs - KNOWN_NEEDS
+    assert not unknown, f"the battery has no tensors for {sorted(unknown)}: teach draw() to make them"
+    generator = torch.Generator().manual_seed(0)
+    rows = PAIRS if kind == "desirable" else 2 * PAIRS
+    lengths = torch.tensor([TOKENS, 2, 4, 3, TOKENS, 1])[:rows, None]
+    mask = torch.arange(TOKENS) < lengths
+    weight = torch.randint(1, 4, mask.shape, generator=generator).to(dtype) / 2 * mask
+    policy, move = (torch.rand(mask.shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    policy = (-2 * policy - 0.1) * mask
+    reference = (policy + (move - 0.5) * mask).clamp(max=0)
+    ids = tuple(f"row{i}" for i in range(rows if kind != "pairs" else PAIRS))
+    plain = torch.ones(len(ids), dtype=dtype)
+    batch = (
+        Rows(ids, plain, torch.arange(rows) % 2 == 0)
+        if kind == "labels"
+        else Pairs(ids, plain, torch.linspace(0.5, 2.0, len(ids), dtype=dtype))
+    )
+    ask = "reference" in objective.needs
+    return Case(LogProbs(policy, mask, weight), LogProbs(reference, mask, weight) if ask else None, batch)
+
+
+def losses(objective: Any, case: Case) -> Losses:
+    return objective(case.policy, case.reference, case.batch, {})
+
+
+def reduced(found: Losses) -> Tensor:
+    """The step's loss, as the trainer takes it from one batch."""
+    return sum(
+        (term.coefficient * term.value.sum() / term.count.sum() for term in found.terms.values()), torch.tensor(0.0)
+    )
+
+
+def gradient(objective: Any, case: Case) -> Tensor:
+    token = case.policy.token.detach().requires_grad_()
+    reduced(losses(objective, case.with_tokens(token))).backward()
+    assert token.grad is not None
+    return token.grad
+
+
+def rearranged(case: Case, order: list[int]) -> Case:
+    """The case with its pairs (or rows) in another order, or only some of them."""
+    index = torch.tensor(order)
+    paired = isinstance(case.batch, Pairs) and len(case.policy.token) == 2 * len(case.batch.ids)
+    rows = torch.cat([index, index + len(case.batch.ids)]) if paired else index
+    policy, reference = (answers and LogProbs(*(x[rows] for x in answers)) for answers in case[:2])
+    ids, *facts = case.batch
+    return Case(policy, reference, type(case.batch)(tuple(ids[i] for i in order), *(fact[index] for fact in facts)))
+
+
+def same(left: Losses, right: Losses, order: list[int] | None = None) -> None:
+    """Equal values and counts, where ``right`` holds the rows of ``left`` in the given order."""
+    assert left.terms.keys() == right.terms.keys()
+    rows: Any = slice(None) if order is None else order
+    for name, term in left.terms.items():
+        torch.testing.assert_close(right.terms[name].value, term.value[rows], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(right.terms[name].count, term.count[rows], rtol=1e-9, atol=1e-12)
+    if left.margin is not None:
+        torch.testing.assert_close(right.margin, left.margin[rows], rtol=1e-9, atol=1e-12)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kind" in metafunc.fixturenames:
+        tried = [(text, kind) for text in choices() for kind in kinds(rooms.parse(ROOM, text))]
+        metafunc.parametrize(("text", "kind"), tried, ids=[f"{text}-{kind}" for text, kind in tried])
+    elif "text" in metafunc.fixturenames:
+        metafunc.parametrize("text", choices())
+
+
+def exceptions(objective: Any) -> dict[str, str]:
+    if isinstance(objective, Sum):
+        return {key: why for _, term in objective.terms for key, why in exceptions(term).items()}
+    return getattr(objective, "exceptions", {})
+
+
+@pytest.fixture
+def objective(text: str, request: pytest.FixtureRequest) -> Any:
+    found = rooms.parse(ROOM, text)
+    item = request.function.__name__.removeprefix("test_")
+    if item in (declared := exceptions(found)):
+        pytest.skip(f"DECLARED EXCEPTION {text}, {item}: {declared[item]}")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ what is promised
+
+
+def test_the_battery_finds_every_file() -> None:
+    files = [
+        path for path in Path(_seam.__file__).parent.glob("*.py") if path.stem[0] != "_" and "_torch" not in path.stem
+    ]
+    assert {type(rooms.parse(ROOM, text)).__module__.split(".")[-1] for text in choices()} >= {
+        path.stem for path in files
+    }
+
+
+def test_exceptions_name_items_of_this_battery(text: str) -> None:
+    items = {name.removeprefix("test_") for name, _ in inspect.getmembers(sys.modules[__name__], inspect.isfunction)}
+    assert set(exceptions(rooms.parse(ROOM, text))) <= items
+
+
+def test_needs_are_known(objective: Any) -> None:
+    assert objective.needs <= _seam.NEEDS
+
+
+def test_text_round_trip(objective: Any) -> None:
+    assert rooms.parse(ROOM, rooms.text(objective)) == objective
+
+
+def test_repr_round_trip(objective: Any) -> None:
+    specs = [objective, *(term for _, term in getattr(objective, "terms", ()))]
+    assert eval(repr(objective), {type(spec).__name__: type(spec) for spec in specs}) == objective
+
+
+def test_shapes(objective: Any, kind: str) -> None:
+    """One value and one count a row or pair; what is logged carries no gradient."""
+    case = draw(objective, kind)
+    case.policy.token.requires_grad_()
+    found = losses(objective, case)
+    assert found.terms
+    for term in found.terms.values():
+        assert term.value.shape == term.count.shape == (len(case.batch.ids),)
+        assert not term.count.requires_grad
+    logged = [*found.log.values()] + ([] if found.margin is None else [found.margin])
+    assert not any(tensor.requires_grad for tensor in logged)
+    if "pairs" in objective.needs:
+        assert found.margin is not None
+        assert found.margin.shape == (len(case.batch.ids),)
+
+
+def test_purity(objective: Any, kind: str) -> None:
+    """The same tensors in, the same out; nothing is kept and nothing is written to."""
+    case, untouched = draw(objective, kind), draw(objective, kind)
+    same(losses(objective, case), losses(objective, case))
+    for answers, before in zip(case[:2], untouched[:2], strict=True):
+        assert answers is None or all(map(torch.equal, answers, before))
+
+
+def test_padding(objective: Any, kind: str) -> None:
+    """Columns outside the answers, on the left or on the right, are invisible."""
+    case = draw(objective, kind)
+    for pad in ((3, 0), (0, 3)):
+        wide = [a and LogProbs(*(torch.nn.functional.pad(x, pad) for x in a)) for a in case[:2]]
+        same(losses(objective, case), losses(objective, Case(*wide, case.batch)))
+
+
+def test_permutation(objective: Any, kind: str) -> None:
+    """The order of rows changes the order of losses and nothing else."""
+    case, order = draw(objective, kind), [2, 0, 1]
+    if kind == "labels":
+        order += [5, 3, 4]
+    same(losses(objective, case), losses(objective, rearranged(case, order)), order)
+
+
+def test_independence(objective: Any, kind: str) -> None:
+    """A row's loss does not depend on who else is in the batch."""
+    case = draw(objective, kind)
+    whole = losses(objective, case)
+    for row in range(len(case.batch.ids)):
+        same(whole, losses(objective, rearranged(case, [row])), [row])
+
+
+def test_swap(objective: Any, kind: str) -> None:
+    """With chosen and rejected exchanged the margin changes its sign."""
+    if "pairs" not in objective.needs:
+        return
+    case = draw(objective, kind)
+    order = [*range(PAIRS, 2 * PAIRS), *range(PAIRS)]
+    policy, reference = (answers and LogProbs(*(x[order] for x in answers)) for answers in case[:2])
+    margin, swapped = losses(objective, case).margin, losses(objective, Case(policy, reference, case.batch)).margin
+    torch.testing.assert_close(swapped, -margin, rtol=1e-9, atol=1e-12)
+
+
+def test_constant(objective: Any, kind: str) -> None:
+    """At policy = reference each loss is the constant that the method states."""
+    if "reference" not in objective.needs or isinstance(objective, Sum):
+        return
+    assert hasattr(objective, "constant"), "state `constant`, the loss at policy = reference"
+    case = draw(objective, kind)
+    found = losses(objective, case._replace(reference=case.policy))
+    assert reduced(found).item() == pytest.approx(objective.constant, rel=1e-9)
+
+
+def test_reference_gradient(objective: Any, kind: str) -> None:
+    """No gradient reaches the reference."""
+    case = draw(objective, kind)
+    case.policy.token.requires_grad_()
+    if case.reference is None:
+        return
+    case.reference.token.requires_grad_()
+    reduced(losses(objective, case)).backward()
+    assert case.reference.token.grad is None or not case.reference.token.grad.any()
+
+
+def test_monotony(objective: Any, kind: str) -> None:
+    """A desirable answer that becomes likelier lowers the loss; of labelled rows, an undesirable one never does."""
+    case = draw(objective, kind)
+    slope_B = gradient(objective, case).sum(-1)
+    if isinstance(case.batch, Rows):
+        assert (slope_B[case.batch.label] < 0).all()
+        assert (slope_B[~case.batch.label] >= 0).all()
+    else:
+        assert (slope_B[:PAIRS] < 0).all()
+
+
+def test_repetition(objective: Any, kind: str) -> None:
+    """Weight is loudness: a token of weight 2 counts like the same token twice with weight 1."""
+    case = draw(objective, kind)
+    loud, twice = [], []
+    for answers in case[:2]:
+        if answers is None:
+            loud.append(None), twice.append(None)
+            continue
+        ones = answers.mask.to(answers.weight.dtype)
+        loud.append(answers._replace(weight=ones + ones * (torch.arange(TOKENS) == 0)))
+        twice.append(LogProbs(*(torch.cat([x[:, :1], x], 1) for x in (answers.token, answers.mask, ones))))
+    same(losses(objective, Case(*loud, case.batch)), losses(objective, Case(*twice, case.batch)))
+
+
+def test_silence(objective: Any, kind: str) -> None:
+    """A token of weight 0 has no influence and gets no gradient."""
+    case = draw(objective, kind)
+    quiet = case.policy.mask & (torch.arange(TOKENS) == 1)
+    muted = [a and a._replace(weight=a.weight.masked_fill(quiet, 0)) for a in case[:2]]
+    case = Case(*muted, case.batch)
+    other = case.with_tokens(torch.where(quiet, case.policy.token - 5, case.policy.token))
+    same(losses(objective, case), losses(objective, other))
+    assert not gradient(objective, case)[quiet].any()
+
+
+def test_counts(objective: Any, kind: str) -> None:
+    """Counts follow from masks and weights alone, so they are known before any model has run."""
+    case = draw(objective, kind)
+    blank = [a and a._replace(token=torch.zeros_like(a.token)) for a in case[:2]]
+    for name, term in losses(objective, Case(*blank, case.batch)).terms.items():
+        assert torch.equal(term.count, losses(objective, case).terms[name].count)
+        assert (term.count >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_extremes(objective: Any, kind: str, dtype: torch.dtype) -> None:
+    """Losses, margins and gradients are finite where the policy is 1000 nats from the reference, either way."""
+    case = draw(objective, kind, dtype)
+    rows = len(case.policy.token)
+    for chosen, rejected in itertools.product((-1000.0, 1000.0), repeat=2):
+        sign = torch.tensor([chosen] * PAIRS + [rejected] * (rows - PAIRS), dtype=dtype)[:, None]
+        first = torch.arange(TOKENS) == 0
+        low, high = sign.clamp(max=0) * first, (-sign).clamp(max=0) * first
+        far = [a and a._replace(token=a.token + shift) for a, shift in zip(case[:2], (low, high), strict=True)]
+        away = Case(*far, case.batch)
+        found = losses(objective, away)
+        tensors = [term.value for term in found.terms.values()] + ([] if found.margin is None else [found.margin])
+        assert all(tensor.isfinite().all() for tensor in [*tensors, *found.log.values(), gradient(objective, away)])
+
+
+def test_gradient(objective: Any, kind: str) -> None:
+    """The gradient is the slope of the loss, to the accuracy of finite differences in float64."""
+    case = draw(objective, kind)
+
+    def loss(token: Tensor) -> Tensor:
+        return reduced(losses(objective, case.with_tokens(token)))
+
+    token = case.policy.token.clone().requires_grad_()
+    assert torch.autograd.gradcheck(loss, (token,), eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+def test_sum_adds_means() -> None:
+    """``dpo + 0.5*sft`` is the mean over pairs plus half the mean over tokens; the margin is the first summand's."""
+    both = rooms.parse(ROOM, SUM)
+    case = draw(both, "pairs")
+    expected = sum(c * reduced(losses(term, case)) for c, term in both.terms)
+    found = losses(both, case)
+    torch.testing.assert_close(reduced(found), expected, rtol=1e-12, atol=0)
+    assert found.margin is not None
+    assert torch.equal(found.margin, losses(both.terms[0][1], case).margin)
+    assert not math.isclose(expected.item(), reduced(losses(both.terms[0][1], case)).item())

@@ -1,0 +1,303 @@
+"""Who may import whom: the table :data:`ALLOWED`, held against the syntax trees.
+
+Every import counts, those inside functions too. Under ``TYPE_CHECKING`` the same arrows hold, except that anybody may
+name the types of ``recipe``. A unit is a file or folder directly under ``grainline``; a unit that is not in the table
+may import nothing of ours, so a new one begins with a decision here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import grainline
+from grainline import rooms
+
+PACKAGE = Path(grainline.__file__).parent
+ROOMS = frozenset(rooms.ROOMS)
+SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
+
+CURRENCY = frozenset({"types", "errors"})
+STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
+LOOP = frozenset({"checkpoint", "reduction", "events"})
+RUN = LOOP | {"trainer", "reference_cache", "watch", "progress", "provenance", "models", "export", "geometry"}
+CHOICES = frozenset({"rooms", "recipe", "presets", "_aliases", "_draft", "_schema", "_yaml"})
+
+ALLOWED: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "types": frozenset(),
+    "geometry": frozenset(),
+    "rooms": frozenset({"errors"}),
+    "_yaml": frozenset({"errors"}),
+    "presets": frozenset({"errors", "_yaml"}),
+    "_aliases": CURRENCY | {"rooms", "presets"},
+    "_draft": CURRENCY | {"rooms", "presets", "_aliases", "_yaml"},
+    "_schema": CURRENCY | {"rooms", "presets"},
+    "recipe": CURRENCY | {"rooms", "presets", "_aliases", "_draft", "_schema", "_yaml"},
+    "models": CURRENCY,
+    "export": CURRENCY | {"models"},
+    "data": CURRENCY,
+    "forward": CURRENCY,
+    "rewards": CURRENCY | {"data", "forward"},
+    "curation": CURRENCY | {"data", "forward", "rewards"},
+    "evaluation": CURRENCY | {"data", "forward"},
+    "reference_cache": CURRENCY,
+    "watch": CURRENCY,
+    "checkpoint": CURRENCY,
+    "progress": CURRENCY,
+    "provenance": CURRENCY,
+    "reduction": CURRENCY,
+    "events": CURRENCY | {"reduction"},
+    "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
+    "align": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
+    "rounds": CURRENCY | {"align", "curation", "evaluation"},
+    "study": CURRENCY | {"align", "curation", "evaluation"},
+    "averaging": CURRENCY | {"align", "curation", "evaluation"},
+    "report": frozenset({"errors"}),
+    "cli": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"align", "rounds", "study", "averaging", "report", "__init__"},
+    "__init__": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"align", "rounds", "study", "averaging", "report"},
+    "__main__": frozenset({"cli"}),
+}
+"""Unit -> what it may import of ours, beside itself. Files in rooms follow :func:`allowed_in_room`."""
+
+HEAVY = frozenset({"torch", "transformers", "peft", "accelerate", "datasets", "trl"})
+"""Packages that take seconds to import, or bring one that does."""
+LIGHT = CHOICES | {"__init__", "__main__", "cli", "errors", "types"}
+"""Units that import nothing heavy when they are imported, and of ours only each other; so are methods."""
+NEVER_TORCH = frozenset({"report"})
+"""Units that import nothing heavy at all, not even inside a function."""
+
+
+class Import(NamedTuple):
+    name: str  # dotted, absolute; for `from a import b`, a.b
+    line: int
+    typing: bool  # under TYPE_CHECKING
+    deferred: bool  # inside a function
+
+
+def imports(path: Path, root: Path) -> Iterator[Import]:
+    """Every import of a module under ``root`` (the folder ``grainline``), wherever it stands."""
+    package = ("grainline", *path.relative_to(root).parent.parts)
+
+    def walk(node: ast.AST, typing: bool, deferred: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, typing, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            source = ".".join(filter(None, (above, node.module)))
+            yield from (Import(f"{source}.{alias.name}", node.lineno, typing, deferred) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            named = (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
+            yield from (Import(str(name), node.lineno, typing, deferred) for name in named)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from (found for child in node.body for found in walk(child, True, deferred))
+            yield from (found for child in node.orelse for found in walk(child, typing, deferred))
+            return
+        inside = deferred or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        yield from (found for child in ast.iter_child_nodes(node) for found in walk(child, typing, inside))
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False, False)
+
+
+def unit_of(name: str, root: Path) -> str:
+    """``grainline.types.Losses`` -> ``types``; ``grainline.objectives.dpo.DPO`` -> ``objectives.dpo``."""
+    parts = name.split(".")[1:]
+    here = [part for part in parts[:1] if (root / part).is_dir() or (root / f"{part}.py").is_file()] or ["__init__"]
+    if here[0] in ROOMS:
+        here.append(parts[1] if len(parts) > 1 and (root / here[0] / f"{parts[1]}.py").is_file() else "__init__")
+    return ".".join(here)
+
+
+def allowed_in_room(room: str, stem: str) -> set[str]:
+    """A method: the currency, its room's parts and seam, and its own modules. The seam may use the parts."""
+    method = stem.removesuffix("_torch")
+    own = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()}.get(
+        stem, {"_parts", "_seam", method, f"{method}_torch"}
+    )
+    return {*CURRENCY, *(f"{room}.{name}" for name in own)}
+
+
+def violations(root: Path) -> list[str]:
+    """Each import that points where it may not, as ``file:line: what``."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        unit = relative.parts[0].removesuffix(".py")
+        in_room = unit in ROOMS
+        allowed = allowed_in_room(unit, path.stem) if in_room else ALLOWED.get(unit, frozenset())
+        light = unit in LIGHT or (in_room and path.stem[0] != "_" and not path.stem.endswith("_torch"))
+        for name, line, typing, deferred in imports(path, root):
+            where = f"{relative}:{line}"
+            top = name.split(".")[0]
+            now = not typing and not deferred
+            if top in HEAVY and ((light and now) or (unit in NEVER_TORCH and not typing)):
+                found.append(f"{where}: imports {top} too early; {unit} is light, import it where it is used")
+            if top != "grainline":
+                continue
+            target = unit_of(name, root)
+            if (target == unit and not in_room) or (typing and target == "recipe"):
+                continue
+            if target not in allowed:
+                may = ", ".join(sorted(allowed)) or "nothing of ours"
+                found.append(f"{where}: {unit} imports {target}; it may import {may}")
+            elif unit in LIGHT and now and target not in LIGHT:
+                found.append(f"{where}: {unit} imports {target} too early; import it inside the function that uses it")
+    return found
+
+
+def test_imports_point_downhill() -> None:
+    assert violations(PACKAGE) == []
+
+
+# ------------------------------------------------------------------------------------ the loop never asks a name
+
+ORDINARY_WORDS = frozenset({"none", "sequence"})
+"""Methods whose names are also words of the language: for these only a comparison counts as asking."""
+
+
+def compared(tree: ast.AST) -> set[str]:
+    """String literals that something is compared with, looked up by, or matched against."""
+    places = (ast.Compare, ast.MatchValue, ast.Dict, ast.Set, ast.Subscript)
+    constants = (node for place in ast.walk(tree) if isinstance(place, places) for node in ast.walk(place))
+    return {node.value for node in constants if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def names_asked(source: str, names: set[str]) -> list[str]:
+    """Which methods the source text speaks of."""
+    words = set(re.findall(r"[\w-]+", source)) | set(re.findall(r"\w+", source))
+    return sorted((words & names - ORDINARY_WORDS) | (compared(ast.parse(source)) & names))
+
+
+@pytest.mark.parametrize("file", ["trainer.py", "forward.py"])
+def test_the_loop_never_asks_a_method_its_name(file: str) -> None:
+    if not (PACKAGE / file).exists():
+        pytest.skip(f"there is no {file} yet")
+    known = {name for room in ROOMS for name in rooms.names(room)}
+    assert names_asked((PACKAGE / file).read_text(encoding="utf-8"), known | {n.replace("-", "_") for n in known}) == []
+
+
+# --------------------------------------------------------------------------------------------------- light import
+
+
+def test_specs_are_read_without_torch() -> None:
+    """Recipes, rooms and all methods answer without torch in the process; so does the command line."""
+    code = """if True:
+        import importlib.util, sys
+        import grainline, grainline.recipe
+        from grainline import rooms
+        for room in rooms.ROOMS:
+            for name in rooms.names(room):
+                cls = rooms.load(room, name)
+                rooms.fields(cls), rooms.summary(cls), rooms.text(cls())
+        if importlib.util.find_spec("grainline.cli"):
+            import grainline.cli
+        print(sorted({"torch", "transformers", "peft", "accelerate", "datasets", "trl"} & set(sys.modules)))
+    """
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (said.stdout.strip(), said.returncode) == ("[]", 0), said.stderr
+
+
+# ------------------------------------------------------------------------------------------- the checker is checked
+
+PLANTED = {
+    "a sibling method": ("objectives/dpo.py", "from grainline.objectives.sft import SFT", "imports objectives.sft"),
+    "a sibling, relatively": ("objectives/dpo.py", "from .sft import SFT", "imports objectives.sft"),
+    "a sibling, inside a function": (
+        "objectives/dpo.py",
+        "def f():\n    import grainline.objectives.sft",
+        "dpo.py:2: ",
+    ),
+    "another room": ("objectives/dpo.py", "from grainline.adapters import _seam", "imports adapters._seam"),
+    "upward": ("types.py", "import grainline.recipe", "types imports recipe; it may import nothing of ours"),
+    "upward, by name": ("forward.py", "import importlib\nimportlib.import_module('grainline.align')", "forward.py:2: "),
+    "upward, from the package": ("forward.py", "from grainline import trainer", "forward imports trainer"),
+    "upward, relatively": ("data/load.py", "from ..trainer import fit", "data imports trainer"),
+    "upward, for a type": (
+        "forward.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from grainline.align import Run",
+        "forward imports align",
+    ),
+    "a method by name": ("trainer.py", "from grainline.objectives.dpo import DPO", "trainer imports objectives.dpo"),
+    "a unit nobody decided on": ("novel.py", "from grainline.types import Losses", "novel imports types"),
+    "torch in a method": ("objectives/dpo.py", "from torch import Tensor", "imports torch too early"),
+    "torch in the recipe": (
+        "recipe.py",
+        "try:\n    import torch.nn\nexcept ImportError: ...",
+        "imports torch too early",
+    ),
+    "torch in a report": ("report/page.py", "def f():\n    import torch", "imports torch too early"),
+    "the trainer in the command line": (
+        "cli/align.py",
+        "from grainline.align import align",
+        "cli imports align too early",
+    ),
+}
+
+
+def plant(root: Path, file: str, code: str) -> Path:
+    for name in (
+        "types",
+        "errors",
+        "recipe",
+        "rooms",
+        "forward",
+        "trainer",
+        "align",
+        "models",
+        "cli/align",
+        "data/load",
+    ):
+        (root / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.py").touch()
+    for name in ("objectives/dpo", "objectives/dpo_torch", "objectives/sft", "objectives/_parts", "adapters/_seam"):
+        (root / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.py").touch()
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(code, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_planted_import_is_caught(what: str, tmp_path: Path) -> None:
+    file, code, message = PLANTED[what]
+    (found,) = violations(plant(tmp_path, file, code))
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("objectives/dpo.py", "from grainline.objectives._parts import halves\nfrom grainline.types import Losses"),
+        ("objectives/dpo.py", "def f():\n    import torch\n    from grainline.objectives.dpo_torch import Head"),
+        ("objectives/dpo.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
+        ("objectives/dpo_torch.py", "import torch\nfrom grainline.objectives.dpo import DPO"),
+        ("forward.py", "import torch\nfrom grainline.types import LogProbs"),
+        (
+            "models.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from grainline.recipe import ModelChoice",
+        ),
+        (
+            "cli/align.py",
+            "from grainline import rooms\ndef align():\n    from grainline.align import align\n    import torch",
+        ),
+        ("data/load.py", "from grainline.data import check\nfrom . import columns"),
+    ],
+)
+def test_a_proper_import_is_not(file: str, code: str, tmp_path: Path) -> None:
+    assert violations(plant(tmp_path, file, code)) == []
+
+
+def test_a_planted_question_is_caught() -> None:
+    names = {"dpo", "2d-dpo", "two_d_dpo", "none", "sequence"}
+    assert names_asked("if kind == 'dpo': ...", names) == ["dpo"]
+    assert "2d-dpo" in names_asked("f('2d-dpo')", names)
+    assert names_asked("import two_d_dpo", names) == ["two_d_dpo"]
+    assert names_asked("match kind:\n    case 'none': ...", names) == ["none"]
+    assert names_asked("loss(reduction='none')  # one for each sequence", names) == []
