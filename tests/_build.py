@@ -12,6 +12,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from torch import Tensor
+from torch.optim import Optimizer
 
 from grainline.adapters._seam import attach, tagged
 from grainline.adapters.lora import LoRA
@@ -178,10 +179,15 @@ def train(
     objective: Any = None,
     lr: float = 1e-2,
     dropout: float = 0.0,
+    watch: Callable[[Optimizer], object] | None = None,
+    spy: Callable[[int], object] = id,
     plan: dict[str, Any] | None = None,
     **options: Any,
 ) -> Outcome:
-    """A whole small run: LoRA on ``base``, reference = adapter off, AdamW, shuffled rows; ``options`` go to ``fit``."""
+    """A whole small run: LoRA on ``base``, reference = adapter off, AdamW, shuffled rows.
+
+    ``watch`` may hook into the optimizer, ``spy`` hears the number of forwards of each step, ``plan`` holds more of the Plan, ``options`` go to ``fit``.
+    """
     objective = objective or DPO()
     accelerator = Accelerator(cpu=True)
     adapter = LoRA(rank=4, dropout=dropout)
@@ -192,14 +198,18 @@ def train(
     def batches(step: int) -> list[Batch]:
         parts = pack(order.step(step), max_tokens=max_tokens, layout=layout, parts=accelerator.num_processes)
         mine = parts[accelerator.process_index :: accelerator.num_processes]
+        spy(len(mine))
         return [collate(part, rows=speaking(objective.needs), layout=layout) for part in mine]
 
     folder.mkdir(parents=True, exist_ok=True)
+    optimizer = AdamW(lr=lr)(tagged(adapter, scorer.model))
+    if watch is not None:
+        watch(optimizer)
     options.setdefault("reference", adapter_off(scorer) if "reference" in objective.needs else None)
     return fit(
         scorer,
         objective,
-        AdamW(lr=lr)(tagged(adapter, scorer.model)),
+        optimizer,
         options.pop("batches", batches),
         Plan(steps=steps, **(plan or {})),
         folder,

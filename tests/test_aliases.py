@@ -36,14 +36,17 @@ def load(given: dict[str, Any], least: dict[str, Any] = LEAST) -> tuple[recipe.R
         ({"max_steps": -1, "num_train_epochs": 3}, ["epochs=3"]),
         ({"lr_scheduler_type": "cosine", "warmup_ratio": 0.03}, ["schedule=cosine", "warmup=0.03"]),
         ({"warmup_steps": 20}, ["warmup=20"]),
-        ({"eval_steps": 5, "save_steps": 7, "save_total_limit": 1}, ["evaluation.every=5", "checkpoints.every=7", "checkpoints.keep=1"]),
+        ({"eval_steps": 5}, ["evaluation.every=5"]),
+        ({"save_steps": 7, "save_total_limit": 1}, ["checkpoints.every=7", "checkpoints.keep=1"]),
         ({"report_to": "none"}, []),
         ({"report_to": ["wandb", "tensorboard"]}, ["trackers=[wandb, tensorboard]"]),
         ({"output_dir": "x"}, ["out=x"]),
         ({"precompute_ref_log_probs": True}, ["reference=cache"]),
         ({"precompute_ref_log_probs": False, "disable_dropout": True, "eval_strategy": "steps"}, []),
-        ({"torch_dtype": "bfloat16", "attn_implementation": "sdpa"}, ["model.dtype=bfloat16", "model.attn_implementation=sdpa"]),
-        ({"load_in_4bit": True, "gradient_checkpointing": True}, ["model.load_in_4bit=true", "model.gradient_checkpointing=true"]),
+        ({"torch_dtype": "bfloat16"}, ["model.dtype=bfloat16"]),
+        ({"attn_implementation": "sdpa"}, ["model={name: m, attn_implementation: sdpa}"]),
+        ({"load_in_4bit": True}, ["model.load_in_4bit=true"]),
+        ({"gradient_checkpointing": True}, ["model.gradient_checkpointing=true"]),
         ({"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}, ["batch_size=8"]),
         ({"per_device_train_batch_size": 2}, ["batch_size=2"]),
         ({"optim": "adamw_torch"}, ["optimizer=adamw"]),
@@ -98,7 +101,10 @@ def test_a_name_that_decides_nothing_passes_with_the_reason(name: str) -> None:
     ("given", "said"),
     [
         ({"loss_type": "no_such_loss"}, "loss_type 'no_such_loss' is not here yet."),
-        ({"loss_type": ["sigmoid", "sft"]}, "loss_type with several losses is not understood here. Write the sum as text"),
+        (
+            {"loss_type": ["sigmoid", "sft"]},
+            "loss_type with several losses is not understood here. Write the sum as text",
+        ),
         ({"disable_dropout": False}, "disable_dropout=False is not understood here."),
         ({"eval_strategy": "epoch"}, "a strategy of 'epoch' is not here."),
         ({"report_to": "all"}, "Name the trackers"),
@@ -135,8 +141,8 @@ def _defaults() -> list[tuple[str, str, str]]:
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL")
 def test_trls_own_names_are_known() -> None:
     """Every field that TRL's DPO configuration adds is ours, an alias, or on the list of what we have no word for."""
-    from trl import DPOConfig, ModelConfig
     from transformers import TrainingArguments
+    from trl import DPOConfig, ModelConfig
 
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
     theirs = {f.name for config in (DPOConfig, ModelConfig) for f in dataclasses.fields(config)} - inherited

@@ -27,7 +27,8 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
 LOOP = frozenset({"checkpoint", "reduction", "events"})
-RUN = LOOP | {"trainer", "reference_cache", "watch", "progress", "provenance", "models", "export", "geometry"}
+RUN = LOOP | {"trainer", "reference_cache", "watch", "progress", "provenance", "models", "pretrained", "probe"}
+RUN |= {"export", "geometry", "prepare", "engine"}
 CHOICES = frozenset({"rooms", "recipe", "presets", "_aliases", "_draft", "_schema", "_yaml"})
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -41,8 +42,12 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_draft": CURRENCY | {"rooms", "presets", "_aliases", "_yaml"},
     "_schema": CURRENCY | {"rooms", "presets"},
     "recipe": CURRENCY | {"rooms", "presets", "_aliases", "_draft", "_schema", "_yaml"},
-    "models": CURRENCY,
-    "export": CURRENCY | {"models"},
+    "pretrained": CURRENCY,
+    "models": CURRENCY | {"pretrained"},
+    "probe": CURRENCY,
+    "export": CURRENCY | {"models", "probe"},
+    "prepare": CURRENCY | CHOICES | {"data", "progress"},
+    "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
     "forward": CURRENCY,
     "rewards": CURRENCY | {"data", "forward"},

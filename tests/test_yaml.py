@@ -34,7 +34,9 @@ def test_scalars(text: str, value: Any) -> None:
     assert _yaml.read(f"key: {text}", "x") == {"key": value}
 
 
-@pytest.mark.parametrize("value", ["off", "yes", "1e5", "123e4", "010", "1:30", "2024-01-01", "", "~", "null", "a: b", "é"])
+@pytest.mark.parametrize(
+    "value", ["off", "yes", "1e5", "123e4", "010", "1:30", "2024-01-01", "", "~", "null", "a: b", "é"]
+)
 def test_what_is_written_is_read_back_by_us_and_by_a_reader_of_yaml_1_1(value: str) -> None:
     text = _yaml.write({"key": value, "n": 1e-05, "none": None, "list": [1, 2.0, True]})
     expected = {"key": value, "n": 1e-05, "none": None, "list": [1, 2.0, True]}

@@ -71,8 +71,7 @@ class Draft:
                 self._check(place[:end], source)
             entries = self._flat(place, value, source)
             for twice in new.keys() & entries.keys():
-                if not (new[twice] == entries[twice] and key not in given):  # both factors of a product say the same
-                    raise RecipeError(f"{'.'.join(twice)} is stated twice.", where=source, instead="Leave one.")
+                raise RecipeError(f"{'.'.join(twice)} is stated twice.", where=source, instead="Leave one.")
             new |= entries
             origin |= dict.fromkeys(entries, source)
             if not (place == ("model",) and isinstance(value, str)):  # another model's name alone keeps dtype and so on
@@ -82,7 +81,7 @@ class Draft:
 
     def _ours(self, given: Mapping[str, Any], where: Callable[[str], str]) -> list[tuple[str, Any, str]]:
         """(key, value, source) with aliases rewritten; whole choices first, so that options find their method."""
-        found = []
+        found, rewritten = [], []
         for key, value in given.items():
             try:
                 translated = None if key in (self._keys(()) or ()) else _aliases.translate(key, value, given)
@@ -93,7 +92,10 @@ class Draft:
                 continue
             ours, remark = translated
             self._notice(f"{where(key)}: {remark}" if not where(key).startswith("override") else remark)
-            found += [(name, value, where(key)) for name, value in ours.items()]
+            rewritten += [(name, value, where(key)) for name, value in ours.items()]
+        for i, entry in enumerate(rewritten):  # the factors of a product say the same thing: once is enough
+            if all(entry[:2] != earlier[:2] for earlier in rewritten[:i]):
+                found.append(entry)
         return sorted(found, key=lambda entry: entry[0].count("."))
 
     def _forget(self, place: Place) -> None:
@@ -228,9 +230,10 @@ class Draft:
     def source(self, place: Place) -> str:
         """Where the value at ``place``, or the nearest thing around it, was said."""
         for end in range(len(place), 0, -1):
-            if place[:end] in self.where:
-                return self.where[place[:end]]
-        return next((where for said, where in self.where.items() if said[: len(place)] == place), "")
+            for said, where in self.where.items():
+                if said[:end] == place[:end]:
+                    return where
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,13 @@ def recipe_schema(recipe: type) -> dict[str, Any]:
     """JSON schema (draft 2020-12) of a YAML file that holds a ``recipe``."""
     schema = TypeAdapter(recipe).json_schema()
     definitions, properties = schema["$defs"], schema["properties"]
+    for part in properties.values():
+        if "$ref" in part:
+            part["description"] = definitions[part["$ref"].rpartition("/")[2]]["description"]
     source = {"anyOf": [_text("File, folder or hub id."), {"$ref": "#/$defs/DataChoice"}]}
     _allow(properties["model"], _text("Hub id, folder or alias."))
-    _allow(properties["data"], *source["anyOf"])
     properties["data"]["items"] = source
+    _allow(properties["data"], *source["anyOf"])
     named = definitions["EvaluationChoice"]["properties"]["data"]
     named["additionalProperties"] = source
     _allow(named, _text("File, folder or hub id."), {"type": "array", "items": source})

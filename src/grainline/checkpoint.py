@@ -68,8 +68,9 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, A
         raise RunError(f"unreadable checkpoint: {error}", where=str(folder), instead="Delete it and resume.") from error
     own = dict(trainable(model))
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    if own.keys() != saved.keys():
-        odd = sorted(own.keys() ^ saved.keys())
+    shapes, wanted = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (saved, own))
+    if shapes != wanted:
+        odd = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
         raise RunError(
             f"the checkpoint is of another adapter: {len(odd)} tensors differ, e.g. {odd[0]}", where=str(folder)
         )
@@ -104,14 +105,18 @@ def load_trainable(folder: Path, model: nn.Module) -> None:
 
 def newest(root: Path) -> Path | None:
     """The newest whole checkpoint under ``root``."""
-    return max(root.glob("step-[0-9]*"), default=None, key=lambda folder: folder.name)
+    return max(root.glob("step-[0-9]*"), default=None, key=_step)
 
 
 def prune(root: Path, *, keep: int, spare: Iterable[Path | None] = ()) -> None:
     """Delete all but the ``keep`` newest checkpoints and those to ``spare``."""
-    for folder in sorted(root.glob("step-[0-9]*"))[:-keep]:
+    for folder in sorted(root.glob("step-[0-9]*"), key=_step)[:-keep]:
         if folder not in spare:
             shutil.rmtree(folder)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def trainable(model: nn.Module) -> list[tuple[str, Any]]:

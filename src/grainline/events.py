@@ -23,7 +23,8 @@ class Events:
         self.control = TrainerControl()
 
     def __call__(self, event: str, **more: Any) -> TrainerControl:
-        self.control.should_save = self.control.should_evaluate = False
+        if event == "on_step_begin":  # what a callback asks for holds until the end of the step
+            self.control.should_save = self.control.should_evaluate = False
         for callback in self.callbacks:
             if (method := getattr(callback, event, None)) is not None:
                 self.control = method(None, self.state, self.control, **self.known, **more) or self.control

@@ -24,7 +24,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from grainline.errors import ModelError
-from grainline.types import Batch, LogProbs, Tree
+from grainline.types import Batch, Layout, LogProbs, Tree
 
 ATTENTION = "grainline_tree"
 """Name under which :func:`tree_attention` is registered with transformers."""
@@ -50,7 +50,8 @@ class Scorer(nn.Module):
     @property
     def causal(self) -> Any:
         """The causal LM itself, without PEFT's wrapping."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def use(self, *, packed: bool) -> None:
         """Read packed rows with tree attention, or padded rows with the model's own."""
@@ -88,9 +89,10 @@ class Scorer(nn.Module):
         head = self.causal.get_output_embeddings()
         score = functools.partial(_target_logprob, head, functools.partial(_finish, self.causal.config))
         chunk = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
-        if not torch.is_grad_enabled() or not hidden_MH.requires_grad:
+        frozen = _is_plain_frozen(head)
+        if not torch.is_grad_enabled() or (frozen and not hidden_MH.requires_grad):
             return torch.cat([score(h, t) for h, t in _chunks(hidden_MH, target_M, chunk)])
-        if _is_plain_frozen(head):
+        if frozen:
             return _RowwiseHead.apply(hidden_MH, target_M, score, chunk)
         parts = [checkpoint(score, h, t, use_reentrant=False) for h, t in _chunks(hidden_MH, target_M, chunk)]
         return torch.cat(parts)
@@ -118,7 +120,7 @@ class _RowwiseHead(torch.autograd.Function):
         return torch.cat(values)
 
     @staticmethod
-    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None, None, None]:
         (jacobian_MH,) = ctx.saved_tensors
         return (grad_M[:, None] * jacobian_MH).to(jacobian_MH.dtype), None, None, None
 
@@ -234,12 +236,12 @@ AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)  # the 
 class Chosen(NamedTuple):
     """A layout, and the sentence that says why."""
 
-    layout: str
+    layout: Layout
     why: str
 
 
 def choose_layout(
-    scorer: Scorer, batches: Mapping[str, Batch], possible: Sequence[str], *, tolerance: float | None = None
+    scorer: Scorer, batches: Mapping[Layout, Batch], possible: Sequence[Layout], *, tolerance: float | None = None
 ) -> Chosen:
     """The first of the ``possible`` layouts whose numbers are the plain model's.
 

@@ -83,10 +83,15 @@ def check(model: Any, folder: Path) -> float:
 
 
 def read(folder: Path) -> Probe:
+    """The probe stored in ``folder``.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
     try:
         stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        numbers = [tuple(stored[key]) for key in Probe._fields[:-1]]
-        return Probe(*numbers, dtype=stored["dtype"])
+        token_logps, top_logps = tuple(stored["token_logps"]), tuple(stored["top_logps"])
+        return Probe(tuple(stored["ids"]), token_logps, tuple(stored["top_ids"]), top_logps, stored["dtype"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"no readable {FILE} ({error}).", where=str(folder)) from error
 

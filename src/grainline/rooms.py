@@ -82,7 +82,7 @@ def load(room: str, name: str) -> type:
 
 
 def fields(cls: type) -> dict[str, dict[str, Any]]:
-    """Options of a spec, as its source orders them: name -> {"type", "default", "description"...}, as in JSON schema."""
+    """Options of a spec, as its source orders them: name -> its JSON schema, with "default" and "description"."""
     stated = pydantic.TypeAdapter(cls).json_schema().get("properties", {})
     found = {}
     for field in dataclasses.fields(cls):

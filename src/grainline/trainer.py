@@ -103,6 +103,9 @@ def fit(
             emit("on_save")
         accelerator.wait_for_everyone()
 
+    def early() -> bool:
+        return bool(plan.patience and facts["stale"] >= plan.patience)
+
     first = 0
     if resume and (found := checkpoint.newest(saved)) is not None:
         facts = checkpoint.restore(found, accelerator.unwrap_model(scorer), optimizer)
@@ -115,7 +118,7 @@ def fit(
     scorer.train()
     done, began = first, time.monotonic()
     with Stop() as stop:
-        for step in range(first, plan.steps):
+        for step in range(first, first if early() else plan.steps):
             for group, lr in zip(optimizer.param_groups, peak, strict=True):
                 group["lr"] = lr * rate(step)
             emit("on_step_begin")
@@ -149,29 +152,24 @@ def fit(
             if accelerator.is_main_process:
                 checkpoint.append(log, entry)
             accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=done)
-            control = emit("on_step_end")
+            emit("on_step_end")
             emit("on_log", logs=entry)
 
-            stopped = stop.asked(accelerator) or control.should_training_stop
             due = plan.evaluate_every and done % plan.evaluate_every == 0
-            if evaluate is not None and not stopped and (done == plan.steps or due or control.should_evaluate):
+            better = False
+            if evaluate is not None and (done == plan.steps or due or emit.control.should_evaluate):
                 metrics = _evaluate(evaluate, scorer, accelerator, log, done)
                 emit("on_evaluate", metrics=metrics)
-                if plan.best and _improved(plan.best, metrics, facts, done):
-                    save(done)
-                stopped = bool(plan.patience and facts["stale"] >= plan.patience)
-            if (
-                stopped
-                or done == plan.steps
-                or control.should_save
-                or (plan.save_every and done % plan.save_every == 0)
-            ):
+                better = plan.best is not None and _improved(plan.best, metrics, facts, done)
+            # A stop waits for the evaluation that is due: a resumed run would never hold it.
+            stopped = stop.asked(accelerator) or emit.control.should_training_stop or early()
+            due = plan.save_every and done % plan.save_every == 0
+            if better or stopped or due or emit.control.should_save or done == plan.steps:
                 save(done)
             if stopped:
                 break
     emit("on_train_end")
-    early = bool(plan.patience and facts["stale"] >= plan.patience)
-    return Outcome(done, done == plan.steps or early, _best(saved, facts), metrics)
+    return Outcome(done, done == plan.steps or early(), _best(saved, facts), metrics)
 
 
 # ---------------------------------------------------------------------------------------------------------- checks
@@ -189,7 +187,7 @@ def _check_start(policy: LogProbs, reference: LogProbs, losses: Losses, objectiv
     constant = getattr(objective, "constant", None)
     if constant is None:
         return
-    value = float(sum(t.coefficient * t.value.sum() / t.count.sum() for t in losses.terms.values()))
+    value = float(sum(t.coefficient * t.value.detach().sum() / t.count.sum() for t in losses.terms.values()))
     allowed = max(1e-4, 10 * tolerance * policy.mask.shape[1] ** 0.5)
     if abs(value - constant) > allowed:
         raise InvariantError(f"before the first step the loss is {value:.6f}, the objective's constant {constant:.6f}")

@@ -16,7 +16,7 @@ objective sees, ``P`` pairs (``B = 2 P``, chosen rows first), ``T`` tokens of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-spec = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
-"""Decorator of every method: a frozen keyword-only value that validates itself. A string literal under a field
-is its documentation (``grainline show`` prints it, editors read it from the schema)."""
+T = TypeVar("T")
+
+Layout = Literal["tree", "packed", "padded"]
+"""How answers are laid out for the model: see ``data/collate.py``."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """Decorator of every method: a frozen keyword-only value that validates itself. A string literal under a field
+    is its documentation (``grainline show`` prints it, editors read it from the schema)."""
+    config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    return dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
 class Span(NamedTuple):
@@ -148,7 +157,7 @@ class Term(NamedTuple):
     """One summand of a loss: the step adds ``coefficient * sum(value) / sum(count)`` over the whole optimizer step."""
 
     value: Tensor  # (P,) or (B,), not reduced
-    count: Tensor  # same shape: 1 per pair, tokens for token means; depends on masks and weights alone
+    count: Tensor  # type: ignore[assignment]  # same shape: 1 per pair, tokens for token means; depends on masks and weights alone
     coefficient: float = 1.0
 
 

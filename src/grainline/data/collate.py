@@ -18,12 +18,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from grainline.errors import RecipeError
-from grainline.types import AnswerTokens, Batch, Example, Pairs, Rows, Tree
+from grainline.types import AnswerTokens, Batch, Example, Layout, Pairs, Rows, Tree
 
 Speaking = Literal["pairs", "labels", "chosen"]
 """Which rows an objective sees: [chosen; rejected], single answers with labels, or the desirable answers alone."""
-
-Layout = Literal["tree", "packed", "padded"]
 
 
 class _Bin(NamedTuple):
@@ -98,10 +96,10 @@ def collate(examples: Sequence[Example], *, rows: Speaking = "pairs", layout: La
     longest = max(len(s.answer.ids) for s in speakers)
     index = torch.full((len(speakers), longest), -1)
     weight = torch.zeros(len(speakers), longest)
-    for b, (example, answer, _) in enumerate(speakers):
-        begin = place[example.prompt, answer.ids]
-        index[b, : len(answer.ids)] = torch.arange(begin, begin + len(answer.ids))
-        weight[b, : len(answer.ids)] = torch.tensor(answer.weight)
+    for b, speaker in enumerate(speakers):
+        begin, length = place[speaker.example.prompt, speaker.answer.ids], len(speaker.answer.ids)
+        index[b, :length] = torch.arange(begin, begin + length)
+        weight[b, :length] = torch.tensor(speaker.answer.weight)
     batch = Batch(
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),
@@ -173,7 +171,7 @@ def _speakers(examples: Sequence[Example], rows: Speaking) -> list[_Speaker]:
 
 
 def _plant(speakers: Sequence[_Speaker], layout: Layout) -> list[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
-    """(prompt, its distinct answers) of each tree, in order of appearance; trees of one answer unless layout is tree."""
+    """(prompt, its distinct answers) of each tree, in order of appearance."""
     grown: dict[object, tuple[tuple[int, ...], list[tuple[int, ...]]]] = {}
     for prompt, answer in dict.fromkeys((s.example.prompt, s.answer.ids) for s in speakers):
         grown.setdefault(prompt if layout == "tree" else (prompt, answer), (prompt, []))[1].append(answer)

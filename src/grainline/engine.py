@@ -1,0 +1,173 @@
+"""A scorer and what is known of it: its layout, its reference, its adapter. What a run and an evaluation share."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from grainline import export, models, rooms
+from grainline.adapters import _seam as adapters
+from grainline.data import collate
+from grainline.errors import RecipeError
+from grainline.evaluation import preferences
+from grainline.forward import Scorer, choose_layout, probe_length
+from grainline.prepare import Prepared
+from grainline.progress import track
+from grainline.recipe import Recipe
+from grainline.reference_cache import ReferenceCache
+from grainline.types import Batch, Example, Layout, LogProbs
+
+Reference = Callable[[Batch], LogProbs]
+
+
+class Engine:
+    """A scorer and what is known of it: its layout, its reference, its adapter."""
+
+    def __init__(self, recipe: Recipe, scorer: Scorer, layout: Layout, why: str, accelerator: Accelerator) -> None:
+        self.recipe, self.scorer, self.layout, self.why, self.accelerator = recipe, scorer, layout, why, accelerator
+        self.rows = collate.speaking(recipe.objective.needs)
+        self.needs_reference = "reference" in recipe.objective.needs
+        self.kind = ("cache" if recipe.reference == "auto" else recipe.reference) if self.needs_reference else "off"
+        dtype = next(scorer.causal.parameters()).dtype
+        self.tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(dtype, 0.5)
+        self.verified: float | None = None
+        _check_reference(recipe, self.kind, self.needs_reference)
+
+    @classmethod
+    def build(cls, recipe: Recipe, model: Any, prepared: Prepared, accelerator: Accelerator) -> Engine:
+        """Place the model (with the adapter to continue from, if any) and find the layout that is exact for it."""
+        models.disable_dropout(model)
+        if recipe.model.adapter:
+            model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
+        scorer = Scorer(model.to(accelerator.device).eval())
+        rows = collate.speaking(recipe.objective.needs)
+        layouts: tuple[Layout, ...] = ("tree", "packed", "padded")
+        possible = [name for name in layouts if name in recipe.adapter.layouts]
+        if recipe.layout not in ("auto", *possible):
+            raise RecipeError(
+                f"{rooms.text(recipe.adapter)} is not exact in the {recipe.layout} layout",
+                where="layout",
+                instead=f"Choose auto or {' or '.join(possible)}.",
+            )
+        few = _probe_examples(prepared.train, probe_length(scorer.causal.config, recipe.max_length))
+        batches = {name: collate.collate(few, rows=rows, layout=name) for name in layouts}
+        batches = {name: batch.to(accelerator.device) for name, batch in batches.items()}
+        layout, why = choose_layout(scorer, batches, possible if recipe.layout == "auto" else [recipe.layout])
+        return cls(recipe, scorer, layout, why, accelerator)
+
+    def forwards(self, examples: Sequence[Example]) -> list[Batch]:
+        """This process's share of ``examples``, as forwards."""
+        mine = (self.accelerator.process_index, self.accelerator.num_processes)
+        return preferences.forwards(
+            examples,
+            rows=self.rows,
+            layout=self.layout,
+            max_tokens=self.recipe.max_tokens,
+            share=mine,
+        )
+
+    def reference(self, examples: Sequence[Example], *, quiet: bool) -> Reference | None:
+        """The reference as a function of a batch; to be made before the adapter is attached."""
+        if not self.needs_reference:
+            return None
+        if self.kind == "off":
+            return self._without_adapter
+        if self.kind == "snapshot":
+            frozen = Scorer(copy.deepcopy(self.scorer.model).requires_grad_(False).eval(), packed=self.scorer.packed)
+            return torch.no_grad()(frozen)
+        key = models.fingerprint(self.scorer.model)
+        if self.recipe.model.adapter:
+            weights = (Path(self.recipe.model.adapter) / export.WEIGHTS).read_bytes()
+            key += "-" + hashlib.sha256(weights).hexdigest()[:16]
+        cache = ReferenceCache(models.cache_dir() / "reference" / key)
+        batches = self.forwards(examples)
+        missing = cache.missing(batches)
+        cache.fill(track(missing, "reference log-probs", quiet=quiet), self._score)
+        self.accelerator.wait_for_everyone()
+        cache.reload()
+        if len(missing) < len(batches):
+            self.verified = cache.verify(batches, self._score, tolerance=self.tolerance, seed=self.recipe.seed)
+        return cache
+
+    def attach(self, folder: Path) -> None:
+        """Put the fresh adapter on, unless training goes on from an existing one."""
+        if self.recipe.model.adapter is None:
+            torch.manual_seed(self.recipe.seed)
+            self.scorer.model = adapters.attach(self.recipe.adapter, self.scorer.model)
+            if self.recipe.adapter.changes_base and self.accelerator.is_main_process:
+                export.write_initial(self.scorer.model, folder / "initial")
+
+    def evaluate(self, examples: Sequence[Example], reference: Reference | None) -> preferences.Evaluation:
+        """Held-out metrics, shared by all processes."""
+        rows = preferences.evaluate(
+            self.scorer,
+            self.recipe.objective,
+            self.forwards(examples),
+            reference=reference,
+            device=self.accelerator.device,
+        )
+        rows = gather_object(rows) if self.accelerator.num_processes > 1 else rows
+        rank = {e.record.id: i for i, e in enumerate(examples)}
+        rows.sort(key=lambda row: rank[row["id"]])
+        return preferences.Evaluation(preferences.summarise(rows, {e.record.id: e.prompt for e in examples}), rows)
+
+    def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
+        return {
+            "layout": self.layout,
+            "layout_why": self.why,
+            "reference": self.kind if self.needs_reference else None,
+            "reference_verified_nats": self.verified,
+            "trainable": sum(tagged.tensor.numel() for tagged in parameters),
+            "roles": sorted({tagged.role for tagged in parameters}),
+        }
+
+    def adapter_off(self) -> Any:
+        """The context in which the model is its own reference."""
+        model: Any = self.scorer.model
+        return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+    def _score(self, batch: Batch) -> LogProbs:
+        with torch.no_grad():
+            return self.scorer(batch.to(self.accelerator.device))
+
+    def _without_adapter(self, batch: Batch) -> LogProbs:
+        with self.adapter_off():
+            return self._score(batch)
+
+
+def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
+    if not needed and recipe.reference != "auto":
+        raise RecipeError(
+            f"{rooms.text(recipe.objective)} uses no reference", where="reference", instead="Leave it at auto."
+        )
+    if needed and kind == "off" and (recipe.adapter.changes_base or recipe.model.adapter):
+        why = "training starts from an adapter" if recipe.model.adapter else "this adapter changes the base weights"
+        raise RecipeError(
+            f"the model with its adapter off is not the reference: {why}",
+            where="reference",
+            instead="Choose cache or snapshot.",
+        )
+
+
+def _probe_examples(examples: Sequence[Example], length: int) -> list[Example]:
+    """A few rows that together show everything: two of one prompt where there are two, and one of ``length`` tokens."""
+
+    def size(example: Example) -> int:
+        return len(example.prompt) + max(len(answer.ids) for answer in example.answers)
+
+    long_enough = sorted((e for e in examples if size(e) >= length), key=size)
+    few = [*sorted(examples[:64], key=size)[:3], *(long_enough[:1] or [max(examples, key=size)])]
+    prompts: dict[tuple[int, ...], Example] = {}
+    for example in examples:
+        if example.prompt in prompts and size(example) <= 512:
+            return [*few, prompts[example.prompt], example]
+        prompts[example.prompt] = example
+    return few

@@ -1,0 +1,47 @@
+"""A stand-in for ``grainline.align``: the verbs are tested for what they pass on and print, not for training."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class StandIn(types.ModuleType):
+    """Remembers what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__("grainline.align")
+        self.asked: list[Any] = []
+        stand_in = self
+
+        class Run:
+            def __init__(self, folder: Any) -> None:
+                self.folder = Path(folder)
+
+            def summary(self) -> dict[str, Any]:
+                return {"eval_test_rewards/accuracies": 0.75, "step": 20}
+
+            def evaluate(self, data: Any) -> dict[str, Any]:
+                stand_in.asked.append((self.folder, data))
+                return {name: {"loss": 0.5} for name in data}
+
+            def export(self, to: Any, *, format: str) -> dict[str, Any]:
+                stand_in.asked.append((self.folder, to, format))
+                return {"path": str(to), "difference": 0.0001234567}
+
+        self.Run = Run
+
+    def run(self, recipe: Any, *, resume: bool = False) -> Any:
+        self.asked.append((recipe, resume))
+        return self.Run(recipe.out)
+
+
+@pytest.fixture
+def align(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    made = StandIn()
+    monkeypatch.setitem(sys.modules, "grainline.align", made)
+    return made

@@ -1,0 +1,27 @@
+"""``grainline export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grainline import cli
+
+
+@pytest.mark.parametrize(("options", "format"), [([], "peft"), (["--format", "merged"], "merged")])
+def test_what_is_written_is_said(
+    options: list[str], format: str, align: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["export", "runs/x", "--to", "there", *options])
+    assert align.asked == [(Path("runs/x"), "there", format)]
+    assert capsys.readouterr().out == "path: there\ndifference: 0.0001235\n"
+
+
+def test_json(align: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["export", "runs/x", "--to", "there", "--json"])
+    assert json.loads(capsys.readouterr().out)["path"] == "there"
