@@ -1,4 +1,4 @@
-"""What tests of the loop build with: examples made of numbers, tiny random models of many architectures, a small run."""
+"""What tests of the loop build with: examples made of numbers, tiny models of many architectures, a small run."""
 
 from __future__ import annotations
 
@@ -186,7 +186,8 @@ def train(
 ) -> Outcome:
     """A whole small run: LoRA on ``base``, reference = adapter off, AdamW, shuffled rows.
 
-    ``watch`` may hook into the optimizer, ``spy`` hears the number of forwards of each step, ``plan`` holds more of the Plan, ``options`` go to ``fit``.
+    ``watch`` may hook into the optimizer, ``spy`` hears the number of forwards of each step, ``plan`` holds more of the
+    Plan, ``options`` go to ``fit``.
     """
     objective = objective or DPO()
     accelerator = Accelerator(cpu=True)

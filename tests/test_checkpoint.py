@@ -92,7 +92,7 @@ def test_another_adapters_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(7, 4), (1, 4)], ids=["another", "one that would broadcast"])
 def test_another_shape_is_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
-    net, optimizer = start()
+    net, _ = start()
     net[1] = nn.Linear(shape[1], shape[0])
     folder = checkpoint.save(tmp_path, 1, net, torch.optim.AdamW(net.parameters()), {})
     other, _ = start()

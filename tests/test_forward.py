@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from _build import ARCHITECTURES, WINDOW, adapted, apart, example, gradients, many, model, numbers, questions
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from _build import ARCHITECTURES, WINDOW, adapted, apart, example, gradients, many, model, numbers, questions
 from grainline import forward
 from grainline.data.collate import Layout, collate
 from grainline.errors import ModelError
@@ -96,7 +96,9 @@ def test_soft_caps_and_scales_above_bite() -> None:
         "granite": {"logits_scaling": 1.0},
     }.items():
         with torch.no_grad():
-            assert float((plain(model(name), questions()) - plain(model(name, **option), questions())).abs().max()) > 0.01
+            assert (
+                float((plain(model(name), questions()) - plain(model(name, **option), questions())).abs().max()) > 0.01
+            )
 
 
 def test_answers_do_not_see_each_other() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from grainline import recipe, rooms
 from grainline.errors import RecipeError, UserError
-from grainline.recipe import DataChoice, EvaluationChoice, ModelChoice, Recipe
+from grainline.recipe import DataChoice, EvaluationChoice, HeldOutChoice, ModelChoice, Recipe
 
 LEAST = {"model": "m", "data": "d.jsonl"}
 
@@ -102,8 +102,8 @@ def test_a_file_reads_as_a_mapping_does(tmp_path: Path) -> None:
         ("model.dtype=bfloat16", "model.dtype", "bfloat16"),
         ("model=other", "model.name", "other"),
         ("evaluation.every=20", "evaluation.every", 20),
-        ("evaluation.data=x.jsonl", "evaluation.data", {"x": DataChoice(path="x.jsonl")}),
-        ("evaluation.data.dev=x.jsonl", "evaluation.data.dev", DataChoice(path="x.jsonl")),
+        ("evaluation.data=x.jsonl", "evaluation.data", {"x": HeldOutChoice(path="x.jsonl")}),
+        ("evaluation.data.dev=x.jsonl", "evaluation.data.dev", HeldOutChoice(path="x.jsonl")),
         ("evaluation={every: 3}", "evaluation", EvaluationChoice(every=3)),
         ("data=[a.jsonl, b.jsonl]", "data", (DataChoice(path="a.jsonl"), DataChoice(path="b.jsonl"))),
         ("data.split=test", "data", (DataChoice(path="d.jsonl", split="test"),)),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from _build import adapted, adapter_off, apart, example, gradients, many, model
 from accelerate import Accelerator
 from torch import Tensor
 
+from _build import adapted, adapter_off, apart, example, gradients, many, model
 from grainline.data.collate import collate, speaking
 from grainline.forward import Scorer
 from grainline.objectives._seam import Sum
@@ -121,7 +121,9 @@ def pair_batch() -> Batch:
 def test_metrics_by_hand() -> None:
     """Two pairs, margins 0 and 2: one tie, one win."""
     batch = pair_batch()
-    policy = LogProbs(torch.tensor([[-1.0, -2.0], [-4.0, 0.0], [-5.0, 0.0], [-6.0, -7.0]]), batch.rows >= 0, batch.weight)
+    policy = LogProbs(
+        torch.tensor([[-1.0, -2.0], [-4.0, 0.0], [-5.0, 0.0], [-6.0, -7.0]]), batch.rows >= 0, batch.weight
+    )
     losses = Losses(
         {"t": Term(torch.zeros(2), torch.ones(2))},
         torch.tensor([0.0, 2.0]),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from _build import example, many, model
 from safetensors.torch import load_file, save_file
 
+from _build import example, many, model
 from grainline import reference_cache
 from grainline.data.collate import collate
 from grainline.errors import RunError

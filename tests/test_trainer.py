@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from _build import adapted, adapter_off, apart, example, gradients, logged, losses, many, model, questions, train
 from torch import Tensor
 
+from _build import adapted, adapter_off, apart, example, gradients, logged, losses, many, model, questions, train
 from grainline import checkpoint
 from grainline.data.collate import collate
 from grainline.data.order import Order
@@ -363,9 +363,7 @@ def test_best_checkpoint_is_kept_and_holds_the_best_weights(tmp_path: Path) -> N
 
     base = model("llama", vocab_size=96)
     plan = {"evaluate_every": 1, "best": "score", "save_every": 1, "keep": 1}
-    outcome = train(
-        base, tmp_path, steps=5, plan=plan, evaluate=scripted(0.1, 0.7, 0.7, 0.2, 0.3), callbacks=[Keep()]
-    )
+    outcome = train(base, tmp_path, steps=5, plan=plan, evaluate=scripted(0.1, 0.7, 0.7, 0.2, 0.3), callbacks=[Keep()])
     assert outcome.best == tmp_path / "checkpoints" / "step-000002"  # the first of equals
     assert sorted(f.name for f in outcome.best.parent.iterdir()) == ["step-000002", "step-000005"]
     assert outcome.metrics == {"score": 0.3}
@@ -434,7 +432,9 @@ def test_warmup_is_a_share_below_one_and_steps_from_one_on() -> None:
 
 @pytest.mark.parametrize("schedule", ["liner", "reduce_lr_on_plateau", "greedy"])
 def test_bad_schedule(schedule: str) -> None:
-    with pytest.raises(RecipeError, match=rf"schedule: '{schedule}' is not a schedule of the step alone.*linear or cosine"):
+    with pytest.raises(
+        RecipeError, match=rf"schedule: '{schedule}' is not a schedule of the step alone.*linear or cosine"
+    ):
         _rate(Plan(steps=10, schedule=schedule))
 
 

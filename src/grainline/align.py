@@ -7,7 +7,8 @@
     loop -> adapter folder -> evaluation
 
 A run is a folder: ``recipe.yaml`` (resolved), ``provenance.json``, ``metrics.jsonl``, ``checkpoints/``, ``adapter/``,
-``evaluation.json``, ``samples.jsonl``.
+``results.json`` (what was measured at the adapter's step), ``samples.jsonl``; later measurements add
+``evaluation-NAME.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 
 from grainline import checkpoint, export, models, provenance, rooms
@@ -27,11 +29,11 @@ from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.order import Order
 from grainline.engine import Engine
-from grainline.errors import RunError
+from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
-from grainline.prepare import Prepared, prepare
+from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
-from grainline.recipe import DataChoice, Recipe
+from grainline.recipe import HeldOutChoice, Recipe
 from grainline.trainer import Outcome, Plan, fit
 from grainline.types import Batch, Example
 
@@ -64,7 +66,8 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
         TrainingError: the run failed on the way.
     """
     folder = Path(recipe.out)
-    _claim(folder, recipe, resume)
+    _check_trackers(recipe)
+    _check_folder(folder, recipe, resume)
     accelerator = Accelerator(
         cpu=recipe.model.device == "cpu", log_with=list(recipe.trackers) or None, project_dir=str(folder)
     )
@@ -78,19 +81,21 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
 
     loaded = models.load(recipe.model)
     say(f"model: {loaded.source}, {str(loaded.dtype).removeprefix('torch.')} on {accelerator.device}", quiet=quiet)
-    engine = Engine.build(recipe, loaded.model, prepared, accelerator)
+    engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
     say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
     used = _distinct(row for step in range(steps) for row in order.step(step))
     held_out = [row for rows in prepared.held_out.values() for row in rows]
     reference = engine.reference([*used, *held_out], quiet=quiet)
+    folder.mkdir(parents=True, exist_ok=True)
     engine.attach(folder)
     parameters = adapters.tagged(recipe.adapter, engine.scorer.model)
     optimizer = recipe.optimizer(parameters)
     resolved = _resolved(recipe, loaded, engine, steps)
     if accelerator.is_main_process:
         provenance.write_text(folder / "recipe.yaml", recipes.dump(resolved))
-        origin = {"model": {"source": loaded.source, "dtype": loaded.dtype, "device": accelerator.device}}
-        facts = provenance.gathered() | origin | {"run": engine.facts(parameters), "data": prepared.facts}
+        origin = {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}
+        facts = {"model": origin | {"device": accelerator.device}, "data": prepared.facts, "seed": recipe.seed}
+        facts = provenance.gathered() | facts | {"run": engine.facts(parameters)}
         provenance.write(folder / "provenance.json", facts)
     trained, total = (sum(p.numel() for p in ps) for ps in ([t.tensor for t in parameters], loaded.model.parameters()))
     say(f"adapter: {trained:,} trainable of {total:,} parameters; {steps} steps of {recipe.batch_size}", quiet=quiet)
@@ -141,7 +146,7 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "recipe.yaml").is_file():
-            raise RunError("no recipe.yaml here: not a run", where=str(folder), instead="Give the folder of a run.")
+            raise RunError("no recipe.yaml here: not a run.", where=str(folder), instead="Give the folder of a run.")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -157,37 +162,37 @@ class Run:
         return [json.loads(line) for line in lines]
 
     @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").is_file()
+
+    @property
     def adapter(self) -> Path:
         return self.folder / "adapter"
 
     def summary(self) -> dict[str, Any]:
         """What is true of the adapter: its step, and the training and held-out metrics of that step."""
-        results = self.folder / "results.json"
-        if not results.is_file():
-            raise RunError("the run is not finished", where=str(self.folder), instead="Resume it.")
-        return json.loads(results.read_text(encoding="utf-8"))
+        if not self.finished:
+            raise RunError("the run is not finished.", where=str(self.folder), instead="Resume it.")
+        return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
 
     def evaluate(self, data: Mapping[str, Any], *, progress: bool = True) -> dict[str, dict[str, float]]:
-        """Held-out metrics of the trained adapter on named data sets; also written to ``evaluation.json``."""
-        sets = {name: DataChoice(path=d) if isinstance(d, str) else d for name, d in data.items()}
-        recipe = dataclasses.replace(
-            self.recipe, evaluation=dataclasses.replace(self.recipe.evaluation, data=sets), data=tuple(sets.values())
-        )
-        quiet = not progress
+        """Held-out metrics of the trained adapter on named data sets; also written to ``evaluation-NAME.json``."""
+        sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in data.items()}
+        recipe, quiet = self.recipe, not progress
         accelerator = Accelerator(cpu=recipe.model.device == "cpu")
-        prepared = prepare(recipe, models.load_tokenizer(recipe.model), quiet=quiet)
-        loaded = models.load(recipe.model)
-        engine = Engine.build(recipe, loaded.model, prepared, accelerator)
-        reference = engine.reference([row for rows in prepared.held_out.values() for row in rows], quiet=quiet)
+        held_out, facts = prepare_held_out(recipe, sets, models.load_tokenizer(recipe.model), quiet=quiet)
+        everything = [row for rows in held_out.values() for row in rows]
+        engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
+        reference = engine.reference(everything, quiet=quiet)
         name = "policy" if recipe.model.adapter else "default"  # "default" is then the adapter training started from
         with engine.scorer.plain() as model:
             engine.scorer.model = export.load_adapter(model, self.adapter, name=name)
         engine.scorer.eval()
-        found = {name: engine.evaluate(rows, reference) for name, rows in prepared.held_out.items()}
+        found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
         for name, evaluation in found.items():
             provenance.write_text(
                 self.folder / f"evaluation-{name}.json",
-                json.dumps({"data": prepared.facts["evaluation"][name], **evaluation._asdict()}, indent=1),
+                json.dumps({"data": facts[name], **evaluation._asdict()}, indent=1),
             )
         return {name: evaluation.metrics for name, evaluation in found.items()}
 
@@ -196,31 +201,41 @@ class Run:
         return export.export(self.folder, to, format, methods=_methods(self.recipe))
 
 
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
+def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     """The folder is this recipe's, or nobody's."""
     existing = folder / "recipe.yaml"
     if resume:
         if not existing.is_file():
-            raise RunError("nothing to resume: no recipe.yaml", where=str(folder), instead="Start it without resume.")
+            raise RunError("nothing to resume: no recipe.yaml.", where=str(folder), instead="Start it without resume.")
         changed = recipes.differences(recipes.load(existing), recipe)
         if changed:
             raise RunError(
-                f"the run was started with another recipe ({', '.join(changed)} differ)",
+                f"the run was started with another recipe ({', '.join(changed)} differ).",
                 where=str(folder),
                 instead="Resume with the run's own recipe.yaml, or choose another out.",
             )
     elif existing.is_file():
         raise RunError(
-            "this folder holds a run already", where=str(folder), instead="Resume it, or choose another out."
+            "this folder holds a run already.", where=str(folder), instead="Resume it, or choose another out."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check_trackers(recipe: Recipe) -> None:
+    """Accelerate leaves out trackers whose package is missing, without a word."""
+    there = [str(tracker.value) for tracker in get_available_trackers()]
+    for name in recipe.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise RecipeError(f"no tracker {name!r}.", where="trackers", instead=nearest(name, LOGGER_TYPE_TO_CLASS))
+        if name not in there:
+            raise RecipeError(
+                "its package is not installed.", where=f"trackers: {name}", instead=f"pip install {name}."
+            )
 
 
 def _resolved(recipe: Recipe, loaded: models.LoadedModel, engine: Engine, steps: int) -> Recipe:
     """The recipe with nothing left open."""
-    model = dataclasses.replace(
-        recipe.model, dtype=str(loaded.dtype).removeprefix("torch."), device=str(engine.accelerator.device)
-    )
+    dtype: Any = str(loaded.dtype).removeprefix("torch.")
+    model = dataclasses.replace(recipe.model, dtype=dtype, device=str(engine.accelerator.device))
     kind = engine.kind if engine.needs_reference else recipe.reference
     return dataclasses.replace(recipe, model=model, steps=steps, layout=engine.layout, reference=kind)
 
@@ -267,7 +282,8 @@ def _finish(
     provenance.write(folder / "results.json", found)
     few: Sequence[Example] = next(iter(prepared.held_out.values()), [])[: recipe.evaluation.samples]
     if few:
-        comparable = hasattr(engine.scorer.model, "disable_adapter") and not recipe.adapter.changes_base
+        off_is_reference = not (recipe.adapter.changes_base or recipe.model.adapter)
+        comparable = hasattr(engine.scorer.model, "disable_adapter") and off_is_reference
         with engine.scorer.plain() as model:
             rows = samples.compare(model, tokenizer, few, off=engine.adapter_off if comparable else None)
         provenance.write_text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

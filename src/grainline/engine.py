@@ -19,7 +19,6 @@ from grainline.data import collate
 from grainline.errors import RecipeError
 from grainline.evaluation import preferences
 from grainline.forward import Scorer, choose_layout, probe_length
-from grainline.prepare import Prepared
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
@@ -31,8 +30,11 @@ Reference = Callable[[Batch], LogProbs]
 class Engine:
     """A scorer and what is known of it: its layout, its reference, its adapter."""
 
-    def __init__(self, recipe: Recipe, scorer: Scorer, layout: Layout, why: str, accelerator: Accelerator) -> None:
+    def __init__(
+        self, recipe: Recipe, scorer: Scorer, layout: Layout, why: str, accelerator: Accelerator, fingerprint: str
+    ) -> None:
         self.recipe, self.scorer, self.layout, self.why, self.accelerator = recipe, scorer, layout, why, accelerator
+        self.fingerprint = fingerprint  # of the base
         self.rows = collate.speaking(recipe.objective.needs)
         self.needs_reference = "reference" in recipe.objective.needs
         self.kind = ("cache" if recipe.reference == "auto" else recipe.reference) if self.needs_reference else "off"
@@ -42,26 +44,28 @@ class Engine:
         _check_reference(recipe, self.kind, self.needs_reference)
 
     @classmethod
-    def build(cls, recipe: Recipe, model: Any, prepared: Prepared, accelerator: Accelerator) -> Engine:
+    def build(cls, recipe: Recipe, model: Any, examples: Sequence[Example], accelerator: Accelerator) -> Engine:
         """Place the model (with the adapter to continue from, if any) and find the layout that is exact for it."""
-        models.disable_dropout(model)
+        fingerprint = models.fingerprint(model)
         if recipe.model.adapter:
             model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
+        # With the dropout of an adapter that goes on, the policy would not start at its own reference.
+        models.disable_dropout(model)
         scorer = Scorer(model.to(accelerator.device).eval())
         rows = collate.speaking(recipe.objective.needs)
         layouts: tuple[Layout, ...] = ("tree", "packed", "padded")
         possible = [name for name in layouts if name in recipe.adapter.layouts]
         if recipe.layout not in ("auto", *possible):
             raise RecipeError(
-                f"{rooms.text(recipe.adapter)} is not exact in the {recipe.layout} layout",
+                f"{rooms.text(recipe.adapter)} is not exact in the {recipe.layout} layout.",
                 where="layout",
                 instead=f"Choose auto or {' or '.join(possible)}.",
             )
-        few = _probe_examples(prepared.train, probe_length(scorer.causal.config, recipe.max_length))
+        few = _probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
         batches = {name: collate.collate(few, rows=rows, layout=name) for name in layouts}
         batches = {name: batch.to(accelerator.device) for name, batch in batches.items()}
         layout, why = choose_layout(scorer, batches, possible if recipe.layout == "auto" else [recipe.layout])
-        return cls(recipe, scorer, layout, why, accelerator)
+        return cls(recipe, scorer, layout, why, accelerator, fingerprint)
 
     def forwards(self, examples: Sequence[Example]) -> list[Batch]:
         """This process's share of ``examples``, as forwards."""
@@ -83,7 +87,7 @@ class Engine:
         if self.kind == "snapshot":
             frozen = Scorer(copy.deepcopy(self.scorer.model).requires_grad_(False).eval(), packed=self.scorer.packed)
             return torch.no_grad()(frozen)
-        key = models.fingerprint(self.scorer.model)
+        key = self.fingerprint
         if self.recipe.model.adapter:
             weights = (Path(self.recipe.model.adapter) / export.WEIGHTS).read_bytes()
             key += "-" + hashlib.sha256(weights).hexdigest()[:16]
@@ -121,6 +125,7 @@ class Engine:
 
     def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
         return {
+            "processes": self.accelerator.num_processes,
             "layout": self.layout,
             "layout_why": self.why,
             "reference": self.kind if self.needs_reference else None,
@@ -146,12 +151,12 @@ class Engine:
 def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
     if not needed and recipe.reference != "auto":
         raise RecipeError(
-            f"{rooms.text(recipe.objective)} uses no reference", where="reference", instead="Leave it at auto."
+            f"{rooms.text(recipe.objective)} uses no reference.", where="reference", instead="Leave it at auto."
         )
     if needed and kind == "off" and (recipe.adapter.changes_base or recipe.model.adapter):
         why = "training starts from an adapter" if recipe.model.adapter else "this adapter changes the base weights"
         raise RecipeError(
-            f"the model with its adapter off is not the reference: {why}",
+            f"the model with its adapter off is not the reference: {why}.",
             where="reference",
             instead="Choose cache or snapshot.",
         )

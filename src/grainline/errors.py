@@ -24,6 +24,7 @@ class GrainlineError(Exception):
     """Root of all our errors: ``what`` happened, ``where`` (file, row, field), and what to do ``instead``."""
 
     def __init__(self, what: str, *, where: str = "", instead: str = "") -> None:
+        what = what if what.endswith((".", "!", "?")) or not instead else f"{what}."
         self.what, self.where, self.instead = what, where, instead
         super().__init__(" ".join(part for part in (f"{where}: {what}" if where else what, instead) if part))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grainline import rooms
@@ -10,7 +10,7 @@ from grainline.data import load, mixture
 from grainline.data.encode import Encoder
 from grainline.errors import RecipeError
 from grainline.progress import say
-from grainline.recipe import DataChoice, Recipe
+from grainline.recipe import DataChoice, HeldOutChoice, Recipe
 from grainline.types import Example, Record
 
 
@@ -31,16 +31,24 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
     read = [_read(choice, recipe) for choice in recipe.data]
     mixed = mixture.mix([(f.records, c.weight) for f, c in zip(read, recipe.data, strict=True)], seed=recipe.seed)
     train, counts = _encode(mixed, read, recipe, tokenizer, quiet)
-    facts: dict[str, Any] = {"train": [_described(f) for f in read], "train_tokens": counts, "evaluation": {}}
-    held_out = {}
-    for name, choice in recipe.evaluation.data.items():
-        found = _read(choice, recipe)
-        held_out[name], counts = _encode(found.records, [found], recipe, tokenizer, quiet)
-        facts["evaluation"][name] = _described(found) | counts
+    held_out, described = prepare_held_out(recipe, recipe.evaluation.data, tokenizer, quiet=quiet)
+    facts = {"train": [_described(f) for f in read], "train_tokens": counts, "evaluation": described}
     return Prepared(train, held_out, facts)
 
 
-def _read(choice: DataChoice, recipe: Recipe) -> load.Loaded:
+def prepare_held_out(
+    recipe: Recipe, choices: Mapping[str, HeldOutChoice], tokenizer: Any, *, quiet: bool = True
+) -> tuple[dict[str, list[Example]], dict[str, Any]]:
+    """The same for named held-out sets: name -> examples, and name -> digests and counts."""
+    examples, facts = {}, {}
+    for name, choice in choices.items():
+        found = _read(choice, recipe)
+        examples[name], counts = _encode(found.records, [found], recipe, tokenizer, quiet)
+        facts[name] = _described(found) | counts
+    return examples, facts
+
+
+def _read(choice: DataChoice | HeldOutChoice, recipe: Recipe) -> load.Loaded:
     found = load.read(choice.path, split=choice.split)
     load.refuse(found, skip_bad_rows=recipe.skip_bad_rows)
     return found
@@ -79,13 +87,13 @@ def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:
     first = examples[0].record
     if "pairs" in recipe.objective.needs and not first.is_pair:
         raise RecipeError(
-            f"{rooms.text(recipe.objective)} needs pairs (chosen, rejected), {first.where} is a single labelled answer",
+            f"{rooms.text(recipe.objective)} needs pairs (chosen, rejected); {first.where} is a labelled answer.",
             where="objective",
             instead="Choose an objective for labelled rows, or sft.",
         )
     if "spans" in recipe.supervision.needs and not any(a.spans for e in examples for a in e.record.answers):
         raise RecipeError(
-            f"{rooms.text(recipe.supervision)} needs spans, no row has any",
+            f"{rooms.text(recipe.supervision)} needs spans, no row has any.",
             where="supervision",
             instead="Choose supervision=sequence, or add chosen_spans and rejected_spans.",
         )

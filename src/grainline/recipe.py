@@ -31,6 +31,7 @@ __all__ = [
     "CheckpointChoice",
     "DataChoice",
     "EvaluationChoice",
+    "HeldOutChoice",
     "ModelChoice",
     "Preset",
     "Recipe",
@@ -84,10 +85,20 @@ class DataChoice:
 
 
 @spec
+class HeldOutChoice:
+    """One source of records that are never trained on."""
+
+    path: str
+    """File (.jsonl, .json, .parquet, .arrow, also .gz), folder, or hub id."""
+    split: str = "test"
+    """Split of a hub id or folder."""
+
+
+@spec
 class EvaluationChoice:
     """Held-out data, when to look at it, and what follows from it."""
 
-    data: dict[str, DataChoice] = Field(default_factory=dict)
+    data: dict[str, HeldOutChoice] = Field(default_factory=dict)
     """Named held-out sets; the metrics of set x are logged as eval_x_*."""
     every: int = Field(default=0, ge=0)
     """Evaluate each so many steps; 0 = at the end only."""
@@ -297,7 +308,7 @@ def _keys(place: Place) -> Collection[str] | None:
     """The keys that may stand at ``place`` of a recipe; see :data:`grainline._draft.Keys`."""
     if place == ("evaluation", "data"):
         return ANY
-    section: Any = DataChoice if len(place) == 3 and place[:2] == ("evaluation", "data") else _SECTIONS.get(place)
+    section: Any = HeldOutChoice if len(place) == 3 and place[:2] == ("evaluation", "data") else _SECTIONS.get(place)
     return None if section is None else [field.name for field in dataclasses.fields(section)]
 
 
@@ -380,12 +391,18 @@ def _check_best(evaluation: EvaluationChoice, draft: Draft) -> None:
 def _remarks(recipe: Recipe) -> list[str]:
     """What is not wrong, but should not pass in silence."""
     found = []
-    trained = {(source.path, source.split) for source in recipe.data}
+    trained = {_rows(source) for source in recipe.data}
     for name, source in recipe.evaluation.data.items():
-        if (source.path, source.split) in trained:
+        if _rows(source) in trained:
             found.append(f"evaluation set {name!r} is also trained on: it says nothing of new data.")
     if recipe.evaluation.every and not recipe.evaluation.data:
         found.append("evaluation.every is set, but evaluation.data names nothing to look at.")
     if recipe.steps is not None and recipe.epochs != 1.0:
         found.append(f"epochs={recipe.epochs:g} is not used, because steps={recipe.steps} is set.")
     return found
+
+
+def _rows(source: DataChoice | HeldOutChoice) -> tuple[str, str]:
+    """What makes two sources the same rows: a file has no splits."""
+    is_file = source.path.endswith((".jsonl", ".json", ".parquet", ".arrow", ".gz"))
+    return source.path, "" if is_file else source.split

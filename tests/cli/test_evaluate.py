@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grainline import cli
-from grainline.recipe import DataChoice
+from grainline.recipe import HeldOutChoice
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_data_and_its_name(
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "runs/x", *arguments, "--json"])
-    assert align.asked == [(Path("runs/x"), {name: DataChoice(**choice)})]  # type: ignore[arg-type]
+    assert align.asked == [(Path("runs/x"), {name: HeldOutChoice(**choice)})]  # type: ignore[arg-type]
     assert json.loads(capsys.readouterr().out) == {name: {"loss": 0.5}}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from itertools import chain
 
 import pytest
 import torch
-from _build import example, many, numbers
 
+from _build import example, many, numbers
 from grainline.data.collate import Layout, collate, content_key, pack, speaking, tokens
 from grainline.errors import RecipeError
 from grainline.types import Batch, Example, Pairs, Rows, Tree
@@ -109,7 +110,12 @@ def test_rows_of_other_objectives() -> None:
 
 @pytest.mark.parametrize(
     ("needs", "rows"),
-    [({"pairs", "reference"}, "pairs"), ({"labels", "reference"}, "labels"), ({"reference"}, "chosen"), (set(), "chosen")],
+    [
+        ({"pairs", "reference"}, "pairs"),
+        ({"labels", "reference"}, "labels"),
+        ({"reference"}, "chosen"),
+        (set(), "chosen"),
+    ],
 )
 def test_rows_an_objective_sees(needs: set[str], rows: str) -> None:
     assert speaking(needs) == rows
@@ -147,7 +153,7 @@ def test_tokens_by_hand() -> None:
 def test_budget_is_kept_and_no_row_lost(layout: Layout, budget: int) -> None:
     examples = many(30)
     forwards = pack(examples, max_tokens=budget, layout=layout)
-    assert sorted(sum(ids(forwards), [])) == sorted(e.record.id for e in examples)
+    assert sorted(chain.from_iterable(ids(forwards))) == sorted(e.record.id for e in examples)
     for part in forwards:
         assert tokens(part, layout) <= budget or len(part) == 1
         assert collate(part, layout=layout).ids.numel() == tokens(part, layout)
@@ -179,7 +185,7 @@ def test_parts(parts: int) -> None:
     forwards = pack(examples, max_tokens=10_000, parts=parts)
     assert len(forwards) >= parts
     assert all(forwards)
-    assert sorted(sum(ids(forwards), [])) == sorted(e.record.id for e in examples)
+    assert sorted(chain.from_iterable(ids(forwards))) == sorted(e.record.id for e in examples)
 
 
 def test_parts_share_the_work() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from _build import many
+from itertools import pairwise
 
+from _build import many
 from grainline.data.order import Order, Sampler
 
 
-def stream(steps: int, *, rows: int = 10, batch_size: int = 4, sampler: Sampler = "shuffle", seed: int = 0) -> list[int]:
+def stream(
+    steps: int, *, rows: int = 10, batch_size: int = 4, sampler: Sampler = "shuffle", seed: int = 0
+) -> list[int]:
     order = Order(many(rows, prompts=3), batch_size=batch_size, sampler=sampler, seed=seed)
     return [int(e.record.id) for step in range(steps) for e in order.step(step)]
 
@@ -43,7 +46,7 @@ def test_by_prompt_keeps_groups_side_by_side() -> None:
     for epoch in (seen[:10], seen[10:]):
         assert sorted(epoch) == list(range(10))
         prompts = [row % 3 for row in epoch]  # many(rows, prompts=3) deals prompts in turn
-        changes = sum(a != b for a, b in zip(prompts, prompts[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(prompts))
         assert changes == 2
         groups.append(tuple(dict.fromkeys(prompts)))
         assert all([r for r in epoch if r % 3 == p] == list(range(p, 10, 3)) for p in range(3))

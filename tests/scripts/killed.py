@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from _build import model, train
 
 

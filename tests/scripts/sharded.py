@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from _build import adapted, adapter_off, model, questions
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from _build import adapted, adapter_off, model, questions
 from grainline.data.collate import collate
 from grainline.forward import Scorer
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
-from _build import model, train
 from accelerate import Accelerator
+
+from _build import model, train
 
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)

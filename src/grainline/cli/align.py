@@ -41,6 +41,9 @@ def align(
     root = importlib.import_module("grainline.align")  # imports torch: only once the recipe is sound
     run = root.run(chosen, resume=resume)
     adapter = Path(run.folder) / "adapter"
+    if not run.finished:
+        _print.note(f"stopped and saved; go on with: grainline align {run.folder} --resume")
+        raise typer.Exit(130)
     found = run.summary()
     if json:
         _print.as_json({"folder": str(run.folder), "adapter": str(adapter), "metrics": found})

@@ -13,7 +13,7 @@ import typer
 def evaluate(
     run: Annotated[str, typer.Argument(help="The folder of a run.")],
     data: Annotated[str, typer.Option("--data", help="Records: a file, folder or hub id.")],
-    split: Annotated[str, typer.Option("--split", help="Split of a hub id or folder.")] = "train",
+    split: Annotated[str, typer.Option("--split", help="Split of a hub id or folder.")] = "test",
     name: Annotated[str, typer.Option("--name", help="What to call the data; else its file's name.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON: name -> metrics.")] = False,
 ) -> None:
@@ -25,9 +25,9 @@ def evaluate(
       grainline evaluate runs/first --data trl-lib/ultrafeedback_binarized --split test --json
     """
     from grainline.cli import _print
-    from grainline.recipe import DataChoice
+    from grainline.recipe import HeldOutChoice
 
-    choice = DataChoice(path=os.path.expanduser(data), split=split)
+    choice = HeldOutChoice(path=os.path.expanduser(data), split=split)
 
     root = importlib.import_module("grainline.align")  # imports torch
     found = root.Run(run).evaluate({name or Path(data).name.partition(".")[0]: choice})
