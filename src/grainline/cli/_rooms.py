@@ -6,7 +6,7 @@ from typing import Any
 
 from grainline import rooms
 from grainline.errors import SpecError, nearest
-from grainline.presets import ROOMS, Preset, presets
+from grainline.recipe.preset import ROOMS, Preset, presets
 
 LISTED = (*rooms.ROOMS, "presets")
 """The folders that ``ls`` lists: four rooms of methods, and the presets."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from grainline.errors import SpecError, UserError
-from grainline.presets import ROOMS
+from grainline.recipe.preset import ROOMS
 
 
 def new(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from grainline import recipe
-from grainline._draft import Draft, Whole
 from grainline.errors import RecipeError
+from grainline.recipe import files
+from grainline.recipe.draft import Draft, Whole
 
 
 def draft() -> Draft:
-    return Draft(recipe._keys, lambda remark: None)
+    return Draft(files._keys, lambda remark: None)
 
 
 def test_a_file_becomes_places_with_their_source() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from grainline import _yaml
 from grainline.errors import RecipeError
+from grainline.recipe import yamls as _yaml
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from grainline import recipe, rooms
 from grainline.errors import RecipeError, UserError
-from grainline.recipe import DataChoice, EvaluationChoice, HeldOutChoice, ModelChoice, Recipe
+from grainline.recipe import DataChoice, EvaluationChoice, HeldOutChoice, ModelChoice, Recipe, files
 
 LEAST = {"model": "m", "data": "d.jsonl"}
 
@@ -303,7 +303,7 @@ def test_what_a_run_resolved_is_no_difference() -> None:
 
 
 def test_reasons_are_given_for_keys_that_exist() -> None:
-    known = recipe._leaves(recipe.as_dict(load(LEAST)))
+    known = files._leaves(recipe.as_dict(load(LEAST)))
     for key in recipe.MAY_CHANGE:
         assert any(name == key or name.startswith(f"{key}.") for name in known)
 

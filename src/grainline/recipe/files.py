@@ -1,4 +1,4 @@
-"""A recipe: one choice from each room, a model, data, and the run's numbers. One YAML file, one frozen value.
+"""Reading and writing recipes: files, run folders, mappings, overrides; and what makes two of them the same run.
 
 :func:`load` reads what a person writes (shorthands, presets, overrides, TRL's names) into a :class:`Recipe`, in which
 every room holds the value of a method; :func:`dump` writes a recipe out in full, so that ``load`` gives it back. Paths
@@ -15,185 +15,25 @@ import reprlib
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
-from pydantic import Field, field_validator
 
-from grainline import _yaml, rooms
-from grainline._draft import ANY, Draft, Place
+from grainline import rooms
 from grainline.errors import RecipeError, nearest
-from grainline.presets import ROOMS, Preset, presets
-from grainline.types import spec
-
-__all__ = [
-    "MAY_CHANGE",
-    "CheckpointChoice",
-    "DataChoice",
-    "EvaluationChoice",
-    "HeldOutChoice",
-    "ModelChoice",
-    "Preset",
-    "Recipe",
-    "as_dict",
-    "differences",
-    "dump",
-    "fingerprint",
-    "load",
-    "presets",
-    "schema",
-    "text",
-]
-
-_DEFAULTS = {"supervision": "sequence", "objective": "dpo", "adapter": "lora", "optimizer": "adamw"}
-
-
-@spec
-class ModelChoice:
-    """Which model, and how it is held."""
-
-    name: str
-    """Hub id, folder, or an alias such as smollm2-135m-instruct."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    adapter: str | None = None
-    """An existing PEFT adapter to continue from; its frozen copy is the reference."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Weights of the frozen model: auto = bfloat16 on CUDA where it is native, else float32. Adapters stay float32."""
-    device: str = "auto"
-    """auto = CUDA, then MPS, then CPU; or a torch device such as cuda:1."""
-    attn_implementation: str | None = None
-    """transformers' attention for padded rows and generation: sdpa, eager, flash_attention_2...; null = its choice."""
-    load_in_4bit: bool = False
-    """Hold frozen linear layers in 4 bits (bitsandbytes, where it has a backend for the device)."""
-    gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Off unless you have read it."""
-
-
-@spec
-class DataChoice:
-    """One source of records."""
-
-    path: str
-    """File (.jsonl, .json, .parquet, .arrow, also .gz), folder, or hub id."""
-    split: str = "train"
-    """Split of a hub id or folder."""
-    weight: float = Field(default=1.0, gt=0)
-    """Share in a mixture: how many times its rows are drawn in an epoch; 0.5 draws a random half."""
-
-
-@spec
-class HeldOutChoice:
-    """One source of records that are never trained on."""
-
-    path: str
-    """File (.jsonl, .json, .parquet, .arrow, also .gz), folder, or hub id."""
-    split: str = "test"
-    """Split of a hub id or folder."""
-
-
-@spec
-class EvaluationChoice:
-    """Held-out data, when to look at it, and what follows from it."""
-
-    data: dict[str, HeldOutChoice] = Field(default_factory=dict)
-    """Named held-out sets; the metrics of set x are logged as eval_x_*."""
-    every: int = Field(default=0, ge=0)
-    """Evaluate each so many steps; 0 = at the end only."""
-    best: str | None = None
-    """Metric that names the best checkpoint, e.g. eval_test_rewards/accuracies; a leading minus: lower is better."""
-    patience: int = Field(default=0, ge=0)
-    """Stop after so many evaluations without a new best; 0 = never."""
-
-    samples: int = Field(default=3, ge=0)
-    """Prompts answered by the policy, beside the reference's answer, once the run is done."""
-
-
-@spec
-class CheckpointChoice:
-    """When a run is written so that it can go on after anything."""
-
-    every: int = Field(default=50, ge=0)
-    """Save each so many steps; 0 = at the end only."""
-    keep: int = Field(default=2, ge=1)
-    """How many of the newest checkpoints stay on disk, beside the best one."""
-
-
-@spec
-class Recipe:
-    """Everything that determines a run."""
-
-    model: ModelChoice
-    """Which model, and how it is held."""
-    data: tuple[DataChoice, ...] = Field(min_length=1)
-    """Training records: one source or a mixture."""
-    evaluation: EvaluationChoice = EvaluationChoice()
-    """Held-out data, when to look at it, and what follows from it."""
-    checkpoints: CheckpointChoice = CheckpointChoice()
-    """When a run is written so that it can go on after anything."""
-
-    supervision: Any = Field(default=_DEFAULTS["supervision"], validate_default=True)
-    """Who speaks, and how loudly?"""
-    objective: Any = Field(default=_DEFAULTS["objective"], validate_default=True)
-    """What should the evidence look like?"""
-    adapter: Any = Field(default=_DEFAULTS["adapter"], validate_default=True)
-    """Which change is allowed?"""
-    optimizer: Any = Field(default=_DEFAULTS["optimizer"], validate_default=True)
-    """How is the change made?"""
-    reference: Literal["auto", "off", "snapshot", "cache"] = "auto"
-    """Who the reference is: the model with its adapter off, a frozen snapshot, or log-probs cached on disk before
-    training. auto = cache."""
-
-    steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; null = as many as ``epochs`` asks for."""
-    epochs: float = Field(default=1.0, gt=0)
-    """Passes over the data when ``steps`` is null."""
-    batch_size: int = Field(default=16, ge=1)
-    """Rows (pairs or labelled answers) in one optimizer step, over all processes."""
-    max_length: int = Field(default=1024, ge=2)
-    """Tokens of prompt + answer; longer prompts lose their oldest turns first."""
-    max_tokens: int = Field(default=4096, ge=2)
-    """Tokens in one forward pass. Sets memory and speed, never the result: a step is split into as many as it needs."""
-    layout: Literal["auto", "tree", "packed", "padded"] = "auto"
-    """How answers are laid out for the model. auto = the fastest that gives the plain model's numbers."""
-    sampler: Literal["shuffle", "sequential", "by_prompt"] = "shuffle"
-    """Order of rows: shuffled anew each epoch, as in the file, or shuffled with all rows of a prompt together."""
-    schedule: str = "linear"
-    """transformers' learning-rate schedule: linear, cosine, constant, constant_with_warmup..."""
-    warmup: float = Field(default=0.1, ge=0)
-    """Warm-up steps; below 1, a share of all steps."""
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    """Clip the gradient's L2 norm here; 0 = do not clip."""
-    seed: int = 0
-    """Seeds the adapter's start, the order of rows and all else that is random."""
-    skip_bad_rows: bool = False
-    """Leave out rows that cannot be used, and count them, instead of refusing to start."""
-    trackers: tuple[str, ...] = ()
-    """accelerate's trackers by name: tensorboard, wandb, mlflow..."""
-    out: str = "runs/latest"
-    """The run's folder."""
-
-    @field_validator(*ROOMS, mode="before")
-    @classmethod
-    def _resolve(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
-        return rooms.resolve(ROOMS[str(info.field_name)], value)
-
-
-MAY_CHANGE = {
-    "out": "a folder may be moved",
-    "trackers": "they watch",
-    "checkpoints": "when a state is written does not change it",
-    "evaluation": "looking changes nothing that is learnt; patience only ends the run sooner",
-    "max_tokens": "it sets memory and speed, never the result, so a run that ran out of memory can go on",
-    "model.device": "a run may go on elsewhere, equal up to rounding",
-    "model.gradient_checkpointing": "it trades memory for time",
-}
-"""Keys that another recipe may set differently and still resume a run, each with the reason."""
-
-
-# ---------------------------------------------------------------------------------------------- reading and writing
+from grainline.recipe import yamls
+from grainline.recipe.draft import ANY, Draft, Place
+from grainline.recipe.preset import ROOMS
+from grainline.recipe.value import (
+    DEFAULTS,
+    MAY_CHANGE,
+    CheckpointChoice,
+    DataChoice,
+    EvaluationChoice,
+    HeldOutChoice,
+    ModelChoice,
+    Recipe,
+)
 
 
 def load(
@@ -218,7 +58,7 @@ def load(
         draft.take_mapping(source, "recipe")
     else:
         path = _file(Path(source).expanduser())
-        draft.take_mapping(_yaml.read(_text(path), str(path)), str(path))
+        draft.take_mapping(yamls.read(_text(path), str(path)), str(path))
     draft.take_overrides(overrides)
     draft.expand_presets()
     tree = draft.nested()
@@ -227,7 +67,7 @@ def load(
             raise RecipeError(f"{key} is missing.", where=_name(source), instead=instead)
     if isinstance(tree["data"], dict):
         tree["data"] = [tree["data"]]
-    chosen = {key: draft.choice(key, _DEFAULTS[key]) for key in ROOMS}
+    chosen = {key: draft.choice(key, DEFAULTS[key]) for key in ROOMS}
     try:
         recipe = Recipe(**_at_home(tree), **chosen)
     except pydantic.ValidationError as error:
@@ -241,14 +81,14 @@ def load(
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every key written out, methods as text. ``load`` gives the same recipe back."""
-    return _yaml.write(as_dict(recipe))
+    return yamls.write(as_dict(recipe))
 
 
 def schema() -> dict[str, Any]:
     """JSON schema of a recipe file, for editors; aliases are not part of it."""
-    from grainline import _schema
+    from grainline.recipe.json_schema import recipe_schema
 
-    return _schema.recipe_schema(Recipe)
+    return recipe_schema(Recipe)
 
 
 def text(method: Any) -> str:

@@ -9,7 +9,8 @@ import pytest
 import grainline.presets
 from grainline import recipe, rooms
 from grainline.errors import RecipeError, SpecError
-from grainline.presets import ROOMS, presets
+from grainline.recipe import preset
+from grainline.recipe.preset import ROOMS, presets
 
 LEAST = {"model": "m", "data": "d.jsonl"}
 
@@ -55,8 +56,8 @@ def test_options_beside_a_preset_override_its_own(overrides: list[str], key: str
 def test_a_preset_of_another_room_and_a_room_set_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match=r"preset 'dora' does not set objective\. Write adapter=dora\."):
         recipe.load(LEAST, ["objective=dora"])
-    both = grainline.presets.Preset("both", "p", "a.", {"objective": "sft", "adapter": "none"})
-    monkeypatch.setattr("grainline._draft.presets", lambda: {"both": both})
+    both = preset.Preset("both", "p", "a.", {"objective": "sft", "adapter": "none"})
+    monkeypatch.setattr("grainline.recipe.draft.presets", lambda: {"both": both})
     read = recipe.load(LEAST, ["objective=both"])
     assert (rooms.text(read.objective), rooms.text(read.adapter)) == ("sft", "none")
     for override in ("adapter=lora", "adapter.rank=3", "lora_r=3"):
@@ -71,4 +72,4 @@ def test_a_preset_that_chooses_from_no_room(tmp_path: Path) -> None:
     for text in ("paper: x", "paper: x\nsteps: 3"):
         file.write_text(text)
         with pytest.raises(RecipeError, match="a preset chooses from supervision, objective, adapter, optimizer"):
-            grainline.presets._load(file)
+            preset._load(file)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from grainline import _aliases, recipe, rooms
+from grainline import recipe, rooms
 from grainline.errors import RecipeError
+from grainline.recipe import aliases as _aliases
 
 LEAST = {"model": "m", "data": "d.jsonl"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grainline import recipe, rooms
-from grainline.presets import ROOMS, presets
+from grainline.recipe.preset import ROOMS, presets
 
 SCHEMA = recipe.schema()
 

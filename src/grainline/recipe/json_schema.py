@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from grainline import rooms
-from grainline.presets import ROOMS, presets
+from grainline.recipe.preset import ROOMS, presets
 
 
 def recipe_schema(recipe: type) -> dict[str, Any]:

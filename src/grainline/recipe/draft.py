@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grainline import _aliases, _yaml, rooms
+from grainline import rooms
 from grainline.errors import RecipeError, SpecError, nearest
-from grainline.presets import ROOMS, presets
+from grainline.recipe import aliases, yamls
+from grainline.recipe.preset import ROOMS, presets
 
 Place = tuple[str, ...]
 Keys = Callable[[Place], Collection[str] | None]
@@ -84,7 +85,7 @@ class Draft:
         found, rewritten = [], []
         for key, value in given.items():
             try:
-                translated = None if key in (self._keys(()) or ()) else _aliases.translate(key, value, given)
+                translated = None if key in (self._keys(()) or ()) else aliases.translate(key, value, given)
             except RecipeError as error:
                 raise RecipeError(error.what, where=where(key), instead=error.instead) from None
             if translated is None:
@@ -110,7 +111,7 @@ class Draft:
         if known is None:
             raise RecipeError(f"{'.'.join(place[:-1])} has no parts, so {shown!r} cannot be set.", where=where)
         if known is not ANY and place[-1] not in known:
-            theirs = difflib.get_close_matches(shown, _aliases.names(), n=1, cutoff=0.85)
+            theirs = difflib.get_close_matches(shown, aliases.names(), n=1, cutoff=0.85)
             hint = f"Did you mean {theirs[0]!r}?" if theirs else nearest(place[-1], known)
             raise RecipeError(f"no key {shown!r}.", where=where, instead=hint)
 
@@ -274,7 +275,7 @@ def _put(tree: dict[str, Any], place: Place, value: Any, where: str) -> None:
 def _scalar(text: str, override: str) -> Any:
     """The value of an override: YAML where it is YAML (numbers, lists, maps, null), else the text itself."""
     try:
-        return _yaml.read(text, f"override {override!r}")
+        return yamls.read(text, f"override {override!r}")
     except RecipeError:
         return text
 
