@@ -188,7 +188,7 @@ def test_the_cache_is_filled_once_and_verified(toy: Toy, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("init", ["pissa", "olora", "orthogonal"])
 def test_every_start_is_the_base_and_is_shipped_whole(init: str, toy: Toy, tmp_path: Path) -> None:
-    held_out = {"data": {"test": toy.held_out}}
+    held_out = {"data": {"test": toy.held_out}, "samples": 0}
     run = align(**toy.choices(tmp_path / "run", adapter=f"lora:rank=4,init={init}", evaluation=held_out))
     assert losses(run)[0] == pytest.approx(LOG2, abs=1e-5)
     live = run.summary()
@@ -268,7 +268,7 @@ def test_sums_add_the_means_of_their_terms(plain: Run, toy: Toy, tmp_path: Path)
 
 
 def test_sft_learns_the_desirable_rows_alone(toy: Toy, tmp_path: Path) -> None:
-    held_out = {"data": {"labelled": toy.labelled}, "every": 20}
+    held_out = {"data": {"labelled": toy.labelled}, "samples": 0}
     run = align(**toy.choices(tmp_path / "run", data=toy.labelled, objective="sft", steps=20, evaluation=held_out))
     assert losses(run)[-1] < losses(run)[0] - 1
     rows = [json.loads(line) for line in Path(toy.labelled).read_text(encoding="utf-8").splitlines()]
@@ -324,7 +324,7 @@ def hard(toy_world: Toy) -> dict[str, Any]:
         "schedule": "cosine",
         "steps": 8,
         "batch_size": 13,
-        "evaluation": {"data": {"test": toy_world.held_out}, "every": 3},
+        "evaluation": {"data": {"test": toy_world.held_out}, "every": 3, "samples": 0},
         "checkpoints": {"every": 2},
     }
 
@@ -373,7 +373,13 @@ def test_nothing_to_resume(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_the_best_adapter_is_kept_and_patience_ends_the_run(toy: Toy, tmp_path: Path) -> None:
-    evaluation = {"data": {"test": toy.held_out}, "every": 2, "best": "eval_test_rewards/accuracies", "patience": 2}
+    evaluation = {
+        "data": {"test": toy.held_out},
+        "every": 2,
+        "best": "eval_test_rewards/accuracies",
+        "patience": 2,
+        "samples": 0,
+    }
     choices = toy.choices(tmp_path / "run", steps=60, schedule="constant", evaluation=evaluation)
     run = align(**choices, checkpoints={"every": 1, "keep": 1})
     looks = {line["step"]: line["eval_test_rewards/accuracies"] for line in run.metrics if "loss" not in line}
@@ -425,7 +431,8 @@ class Recorder(transformers.TrainerCallback):
 def test_callbacks_of_transformers(toy: Toy, tmp_path: Path) -> None:
     recorder = Recorder()
     run = align(
-        **toy.choices(tmp_path / "run", evaluation={"data": {"test": toy.held_out}, "every": 2}), callbacks=[recorder]
+        **toy.choices(tmp_path / "run", evaluation={"data": {"test": toy.held_out}, "every": 2, "samples": 0}),
+        callbacks=[recorder],
     )
     assert recorder.events == [
         ("begin", 0), ("step", 0), ("step", 1), ("evaluate", 2), ("step", 2), ("evaluate", 3), ("save", 3), ("end", 3),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     folder = Path(recipe.out)
     _check_trackers(recipe)
     _check_folder(folder, recipe, resume)
-    accelerator = Accelerator(
-        cpu=recipe.model.device == "cpu", log_with=list(recipe.trackers) or None, project_dir=str(folder)
-    )
+    accelerator = _accelerator(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
     set_seed(recipe.seed)
 
@@ -131,6 +130,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
         tolerance=engine.tolerance,
     )
     _finish(recipe, engine, outcome, prepared, tokenizer, folder, accelerator)
+    accelerator.wait_for_everyone()  # for all processes the run is finished once its folder is
     accelerator.end_training()
     if not outcome.finished:
         say(f"stopped at step {outcome.step} of {steps}; go on with resume", quiet=quiet)
@@ -179,7 +179,7 @@ class Run:
         """Held-out metrics of the trained adapter on named data sets; also written to ``evaluation-NAME.json``."""
         sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in data.items()}
         recipe, quiet = self.recipe, not progress
-        accelerator = Accelerator(cpu=recipe.model.device == "cpu")
+        accelerator = _accelerator(recipe)
         held_out, facts = prepare_held_out(recipe, sets, models.load_tokenizer(recipe.model), quiet=quiet)
         everything = [row for rows in held_out.values() for row in rows]
         engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
@@ -218,6 +218,18 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         raise RunError(
             "this folder holds a run already.", where=str(folder), instead="Resume it, or choose another out."
         )
+
+
+def _accelerator(recipe: Recipe, **options: Any) -> Accelerator:
+    """Accelerate, with as many processes as were started: left to itself it takes a machine without GPU for one."""
+    accelerator = Accelerator(cpu=models.device(recipe.model.device).type == "cpu", **options)
+    if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", 1)):
+        raise RunError(
+            f"{os.environ['WORLD_SIZE']} processes were started, {accelerator.num_processes} would train together.",
+            where="torchrun",
+            instead="Start one, or set model.device to cpu or cuda.",
+        )
+    return accelerator
 
 
 def _check_trackers(recipe: Recipe) -> None:

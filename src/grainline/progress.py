@@ -73,6 +73,11 @@ class ShowProgress:
             self._progress.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "start/loss" in logs:
+            apart, loss, constant = logs["start/policy_minus_reference"], logs["start/loss"], logs.get("start/constant")
+            due = f" (the objective's constant: {constant:.6f})" if constant is not None else ""
+            self._say(f"before step 1: policy = reference within {apart:.1e} nats a token; loss {loss:.6f}{due}")
+            return
         note = "  ".join(form.format(logs[name]) for name, form in _SHOWN.items() if name in logs)
         if self._progress is not None:
             self._progress.update(self._task, completed=state.global_step, note=note)
@@ -87,9 +92,12 @@ class ShowProgress:
             if name.endswith("accuracies"):
                 low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
                 text = f"step {state.global_step}: {name} {value:.3f} [{low:.3f}, {high:.3f}]"
-                (self._progress.console.print if self._progress else say)(text)
+                self._say(text)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def _say(self, sentence: str) -> None:
+        (self._progress.console.print if self._progress else say)(sentence)

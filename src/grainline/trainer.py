@@ -125,6 +125,7 @@ def fit(
             forwards = batches(step)
             counted = totals(objective, forwards, accelerator)
             sums: dict[str, Tensor] = {}
+            start: Metrics = {}
             for i, batch in enumerate(forwards):
                 batch = batch.to(accelerator.device)
                 last = i == len(forwards) - 1
@@ -133,7 +134,8 @@ def fit(
                     against = reference(batch) if reference is not None else None
                     losses = objective(policy, against, batch.facts, {})
                     if step == 0 and i == 0 and against is not None:
-                        _check_start(policy, against, losses, objective, tolerance)
+                        start = _check_start(policy, against, losses, objective, tolerance)
+                        emit("on_log", logs=start)
                     _check_finite(losses, batch, step)
                     loss = share(losses, batch.facts.weight, counted)
                     # DDP averages gradients over processes; the sum is what is meant.
@@ -147,8 +149,13 @@ def fit(
             entry = {"step": done, **means(sums, accelerator)}
             facts["rows"] += int(entry.pop("rows"))
             facts["tokens"] += int(entry.pop("tokens"))
-            entry |= {"grad_norm": norm, "learning_rate": peak[0] * rate(step), "num_tokens": facts["tokens"]}
-            entry["seconds"] = time.monotonic() - began
+            entry |= {
+                "grad_norm": norm,
+                "learning_rate": peak[0] * rate(step),
+                "num_tokens": facts["tokens"],
+                "num_rows": facts["rows"],
+            }
+            entry |= {"seconds": time.monotonic() - began, **start}
             if accelerator.is_main_process:
                 checkpoint.append(log, entry)
             accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=done)
@@ -175,7 +182,9 @@ def fit(
 # ---------------------------------------------------------------------------------------------------------- checks
 
 
-def _check_start(policy: LogProbs, reference: LogProbs, losses: Losses, objective: Any, tolerance: float) -> None:
+def _check_start(
+    policy: LogProbs, reference: LogProbs, losses: Losses, objective: Any, tolerance: float
+) -> dict[str, float]:
     """Before the first step policy and reference are one model, and the loss is the objective's constant."""
     apart = float((policy.token.detach() - reference.token).abs().max())
     if not apart <= tolerance:
@@ -184,13 +193,15 @@ def _check_start(policy: LogProbs, reference: LogProbs, losses: Losses, objectiv
             f"(allowed: {tolerance:.0e})",
             instead="The reference is not the model that training starts from: check reference and model.adapter.",
         )
-    constant = getattr(objective, "constant", None)
-    if constant is None:
-        return
     value = float(sum(t.coefficient * t.value.detach().sum() / t.count.sum() for t in losses.terms.values()))
+    constant = getattr(objective, "constant", None)
+    # A sum of T token errors grows like their root if they are independent; ten times that is a fault, not rounding.
     allowed = max(1e-4, 10 * tolerance * policy.mask.shape[1] ** 0.5)
-    if abs(value - constant) > allowed:
+    if constant is not None and abs(value - constant) > allowed:
         raise InvariantError(f"before the first step the loss is {value:.6f}, the objective's constant {constant:.6f}")
+    return {"start/policy_minus_reference": apart, "start/loss": value} | (
+        {} if constant is None else {"start/constant": constant}
+    )
 
 
 def _check_finite(losses: Losses, batch: Batch, step: int) -> None:

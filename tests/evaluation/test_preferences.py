@@ -104,8 +104,10 @@ def test_interval_of_one_prompt_is_a_point() -> None:
 
 
 def test_interval_weighs_prompts_by_their_rows() -> None:
-    """A prompt of three wins and one of one loss: resampled means are 1, 0 or 3/4, and nothing between."""
-    assert interval([1.0, 1.0, 1.0, 0.0], [1, 1, 1, 2]) == (0.0, 1.0)
+    """30 prompts of nine wins each and 30 of one loss: nine rows in ten are won, though only half of the prompts."""
+    values, groups = [1.0] * 270 + [0.0] * 30, [i // 9 for i in range(270)] + list(range(30, 60))
+    low, high = interval(values, groups)
+    assert 0.8 < low < 0.9 < high < 0.96
 
 
 def test_interval_covers() -> None:
