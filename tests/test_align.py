@@ -91,9 +91,9 @@ def test_provenance(toy_run: Run, toy: Toy) -> None:
 
 def test_metrics_have_trls_names(toy_run: Run) -> None:
     steps = [line for line in toy_run.metrics if "loss" in line]
-    looks = [line for line in toy_run.metrics if "loss" not in line]
+    looks = [line for line in toy_run.metrics if "eval_test_rows" in line]
     assert [line["step"] for line in steps] == list(range(1, 21))
-    assert all(set(line) == TRL_NAMES for line in steps)
+    assert all(set(line) >= TRL_NAMES for line in steps)
     assert [line["step"] for line in looks] == [5, 10, 15, 20]
     kinds = ("rewards/accuracies", "rewards/accuracies_low", "rewards/margins", "likelihood/accuracies", "logps/chosen")
     assert all(set(line) >= {f"eval_test_{kind}" for kind in kinds} for line in looks)
@@ -102,7 +102,7 @@ def test_metrics_have_trls_names(toy_run: Run) -> None:
 
 
 def test_it_learns(toy_run: Run) -> None:
-    looks = [line for line in toy_run.metrics if "loss" not in line]
+    looks = [line for line in toy_run.metrics if "eval_test_rows" in line]
     assert losses(toy_run)[0] == pytest.approx(LOG2, abs=1e-5)
     assert losses(toy_run)[-1] < 0.2
     assert looks[-1]["eval_test_rewards/accuracies"] > 0.9
@@ -263,8 +263,8 @@ def test_sums_add_the_means_of_their_terms(plain: Run, toy: Toy, tmp_path: Path)
     assert losses(both)[0] == pytest.approx(losses(plain)[0] + 0.5 * losses(sft)[0], abs=1e-5)
     assert both.recipe.objective == recipes.load({"model": "m", "data": "d", "objective": "dpo + 0.5*sft"}).objective
     assert losses(sft)[-1] < losses(sft)[0]
-    assert sft.metrics[0].keys() >= {"logps/answer"}
-    assert not {"rewards/margins", "logps/chosen"} & sft.metrics[0].keys()
+    assert "logps/answer" in sft.metrics[-1]
+    assert not {"rewards/margins", "logps/chosen"} & sft.metrics[-1].keys()
 
 
 def test_sft_learns_the_desirable_rows_alone(toy: Toy, tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_the_best_adapter_is_kept_and_patience_ends_the_run(toy: Toy, tmp_path: 
     }
     choices = toy.choices(tmp_path / "run", steps=60, schedule="constant", evaluation=evaluation)
     run = align(**choices, checkpoints={"every": 1, "keep": 1})
-    looks = {line["step"]: line["eval_test_rewards/accuracies"] for line in run.metrics if "loss" not in line}
+    looks = {line["step"]: line["eval_test_rewards/accuracies"] for line in run.metrics if "eval_test_rows" in line}
     best = max(looks, key=lambda step: (looks[step], -step))
     assert max(looks) == best + 4 < 60
     assert run.summary()["step"] == best
@@ -437,7 +437,7 @@ def test_callbacks_of_transformers(toy: Toy, tmp_path: Path) -> None:
     assert recorder.events == [
         ("begin", 0), ("step", 0), ("step", 1), ("evaluate", 2), ("step", 2), ("evaluate", 3), ("save", 3), ("end", 3),
     ]  # fmt: skip
-    assert [log["loss"] for log in recorder.logs] == losses(run)
+    assert [log["loss"] for log in recorder.logs if "loss" in log] == losses(run)
 
 
 def test_progress_is_said_on_standard_error(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(toy: Toy, tmp_path: Pat
     assert grave.exists()
     run = Run(tmp_path / "run")
     assert not run.finished
-    assert [line["step"] for line in run.metrics] == [1, 2, 3, 4]
+    assert [line["step"] for line in run.metrics if "loss" in line] == [1, 2, 3, 4]
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:  # the line it was writing
         stream.write('{"step": 5, "lo')
     align(**choices, resume=True)
@@ -114,7 +114,7 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     two, one = Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")})
     facts = json.loads((two.folder / "provenance.json").read_text(encoding="utf-8"))
     assert facts["run"]["processes"] == 2
-    assert len(two.metrics) == len(one.metrics) == 6
+    assert len(two.metrics) == len(one.metrics) >= 6
     for found, wanted in zip(two.metrics, one.metrics, strict=True):
         same = {k for k in wanted if k not in ("seconds", "num_tokens") and "accuracies" not in k}
         assert found.keys() == wanted.keys()

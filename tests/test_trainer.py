@@ -23,7 +23,7 @@ from grainline.errors import InvariantError, NonFiniteError, RecipeError
 from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
 from grainline.objectives.sft import SFT
-from grainline.trainer import Plan, _rate
+from grainline.trainer import Plan, schedule
 from grainline.types import Batch, Example, LogProbs, Losses, Term
 
 TESTS = Path(__file__).parent
@@ -345,6 +345,14 @@ def test_the_loss_starts_at_the_objectives_constant(tmp_path: Path) -> None:
         train(model("llama", vocab_size=96), tmp_path, steps=1, objective=Wrong())
 
 
+def test_the_invariants_are_logged_with_the_first_step(tmp_path: Path) -> None:
+    train(model("llama", vocab_size=96), tmp_path, steps=2, reference=shifted(1e-4))
+    first, second = logged(tmp_path)
+    assert first["start/policy_minus_reference"] == pytest.approx(1e-4, rel=0.05)
+    assert (first["start/constant"], first["start/loss"]) == (math.log(2), pytest.approx(math.log(2), abs=1e-3))
+    assert not any(name.startswith("start/") for name in second)
+
+
 def test_no_reference_no_check(tmp_path: Path) -> None:
     outcome = train(model("llama", vocab_size=96), tmp_path, steps=3, objective=SFT())
     assert outcome.finished
@@ -415,19 +423,19 @@ def test_evaluation_runs_in_evaluation_mode_and_is_logged(tmp_path: Path) -> Non
 
 
 def test_schedules_are_functions_of_the_step() -> None:
-    linear = _rate(Plan(steps=10, warmup=4))
+    linear = schedule(Plan(steps=10, warmup=4))
     assert [linear(s) for s in range(10)] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert linear(7) == linear(7) == pytest.approx(0.5)
-    cosine = _rate(Plan(steps=10, schedule="cosine"))
+    cosine = schedule(Plan(steps=10, schedule="cosine"))
     assert [cosine(s) for s in (0, 5, 10)] == pytest.approx([1, 0.5, 0], abs=1e-12)
-    assert {_rate(Plan(steps=10, schedule="constant"))(s) for s in range(10)} == {1.0}
+    assert {schedule(Plan(steps=10, schedule="constant"))(s) for s in range(10)} == {1.0}
 
 
 def test_warmup_is_a_share_below_one_and_steps_from_one_on() -> None:
-    share, steps = _rate(Plan(steps=40, warmup=0.1)), _rate(Plan(steps=40, warmup=4))
+    share, steps = schedule(Plan(steps=40, warmup=0.1)), schedule(Plan(steps=40, warmup=4))
     assert [share(s) for s in range(40)] == [steps(s) for s in range(40)]
-    assert _rate(Plan(steps=40, warmup=1))(1) == 1.0  # one step, not all of them
-    assert _rate(Plan(steps=40))(0) == 1.0
+    assert schedule(Plan(steps=40, warmup=1))(1) == 1.0  # one step, not all of them
+    assert schedule(Plan(steps=40))(0) == 1.0
 
 
 @pytest.mark.parametrize("schedule", ["liner", "reduce_lr_on_plateau", "greedy"])
@@ -435,7 +443,7 @@ def test_bad_schedule(schedule: str) -> None:
     with pytest.raises(
         RecipeError, match=rf"schedule: '{schedule}' is not a schedule of the step alone.*linear or cosine"
     ):
-        _rate(Plan(steps=10, schedule=schedule))
+        schedule(Plan(steps=10, schedule=schedule))
 
 
 def test_logged_learning_rate_is_the_optimizers(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ A run is a folder: ``recipe.yaml`` (resolved), ``provenance.json``, ``metrics.js
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -35,7 +36,7 @@ from grainline.evaluation import samples
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
-from grainline.trainer import Outcome, Plan, fit
+from grainline.trainer import Outcome, Plan, fit, schedule
 from grainline.types import Batch, Example
 
 
@@ -78,6 +79,9 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     order = Order(prepared.train, batch_size=recipe.batch_size, sampler=recipe.sampler, seed=recipe.seed)
     steps = recipe.steps or order.steps(recipe.epochs)
 
+    plan = _plan(recipe, steps)
+    schedule(plan)  # a misspelt schedule is found now, not when the reference has been read
+
     loaded = models.load(recipe.model)
     say(f"model: {loaded.source}, {str(loaded.dtype).removeprefix('torch.')} on {accelerator.device}", quiet=quiet)
     engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
@@ -115,20 +119,21 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
             found |= {f"eval_{name}_{key}": value for key, value in metrics.items()}
         return found
 
-    outcome = fit(
-        engine.scorer,
-        recipe.objective,
-        optimizer,
-        batches,
-        _plan(recipe, steps),
-        folder,
-        reference=reference,
-        evaluate=evaluate if prepared.held_out else None,
-        callbacks=[*([] if quiet else [ShowProgress()]), *callbacks],
-        accelerator=accelerator,
-        resume=resume,
-        tolerance=engine.tolerance,
-    )
+    with contextlib.closing(ShowProgress()) as bar:
+        outcome = fit(
+            engine.scorer,
+            recipe.objective,
+            optimizer,
+            batches,
+            plan,
+            folder,
+            reference=reference,
+            evaluate=evaluate if prepared.held_out else None,
+            callbacks=[*([] if quiet else [bar]), *callbacks],
+            accelerator=accelerator,
+            resume=resume,
+            tolerance=engine.tolerance,
+        )
     _finish(recipe, engine, outcome, prepared, tokenizer, folder, accelerator)
     accelerator.wait_for_everyone()  # for all processes the run is finished once its folder is
     accelerator.end_training()

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grainline import rooms
-from grainline.data import load, mixture
+from grainline.data import collate, load, mixture
 from grainline.data.encode import Encoder
-from grainline.errors import RecipeError
+from grainline.errors import DataError, RecipeError
 from grainline.progress import say
 from grainline.recipe import DataChoice, HeldOutChoice, Recipe
 from grainline.types import Example, Record
@@ -44,7 +44,7 @@ def prepare_held_out(
     for name, choice in choices.items():
         found = _read(choice, recipe)
         examples[name], counts = _encode(found.records, [found], recipe, tokenizer, quiet)
-        facts[name] = _described(found) | counts
+        facts[name] = _described(found) | {"tokens": counts}
     return examples, facts
 
 
@@ -72,15 +72,32 @@ def _encode(
     name = " + ".join(found.name for found in sources)
     load.refuse(load.Loaded([e.record for e in examples], problems, name, ""), skip_bad_rows=recipe.skip_bad_rows)
     _check_needs(recipe, examples)
+    if collate.speaking(recipe.objective.needs) == "chosen":
+        examples = _desirable(examples, name, recipe)
     left_out = sum(len(found.problems) for found in sources) + len(problems)
     cut, short = encoder.counts["truncated_prompts"], encoder.counts["truncated_answers"]
     say(
         f"data: {name}, {len(examples)} rows"
         + (f"; {cut} prompts and {short} answers shortened to {recipe.max_length} tokens" if cut or short else "")
+        + (
+            f"; {encoder.counts['boundary_merges']} answers would merge with their prompt"
+            if encoder.counts["boundary_merges"]
+            else ""
+        )
         + (f"; {left_out} unusable rows left out" if left_out else ""),
         quiet=quiet,
     )
     return [recipe.supervision(example) for example in examples], {**encoder.counts, "left_out": left_out}
+
+
+def _desirable(examples: Sequence[Example], name: str, recipe: Recipe) -> list[Example]:
+    """What an objective that only imitates may see: pairs for their chosen answer, and answers labelled desirable."""
+    found = [example for example in examples if example.record.is_pair or example.record.label]
+    if not found:
+        raise DataError(
+            f"no answer is labelled desirable, and {rooms.text(recipe.objective)} learns from no other.", where=name
+        )
+    return found
 
 
 def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:

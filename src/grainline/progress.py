@@ -95,9 +95,16 @@ class ShowProgress:
                 self._say(text)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away and give the cursor back, after an error too."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def _say(self, sentence: str) -> None:
-        (self._progress.console.print if self._progress else say)(sentence)
+        if self._progress is not None:
+            self._progress.console.print(sentence, markup=False, soft_wrap=True)
+        else:
+            say(sentence)

@@ -86,7 +86,7 @@ def fit(
         InvariantError: before the first step the policy is not the reference, or the loss not the objective's constant.
     """
     accelerator = accelerator or Accelerator()
-    rate = _rate(plan)
+    rate = schedule(plan)
     peak = [group["lr"] for group in optimizer.param_groups]
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -229,8 +229,12 @@ def _clip(accelerator: Accelerator, parameters: Iterable[nn.Parameter], limit: f
 # ------------------------------------------------------------------------------------------- schedule, best, events
 
 
-def _rate(plan: Plan) -> Callable[[int], float]:
-    """step -> factor of the peak learning rate: transformers' schedules are pure functions of the step."""
+def schedule(plan: Plan) -> Callable[[int], float]:
+    """step -> factor of the peak learning rate: transformers' schedules are pure functions of the step.
+
+    Raises:
+        RecipeError: no such schedule, or one that looks at more than the step.
+    """
     warmup = round(plan.warmup * plan.steps) if plan.warmup < 1 else round(plan.warmup)
     nobody = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     try:

@@ -1,0 +1,115 @@
+"""Data before any weight is loaded: what is read, mixed, marked, counted and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from _toy import Toy, jsonl, pairs
+from grainline import recipe as recipes
+from grainline.data.encode import COUNTS
+from grainline.errors import DataError, RecipeError
+from grainline.models import load_tokenizer
+from grainline.prepare import Prepared, prepare, prepare_held_out
+from grainline.recipe import HeldOutChoice
+
+
+def prepared(toy: Toy, **choices: Any) -> Prepared:
+    recipe = recipes.load({"model": toy.model, "data": toy.pairs} | choices)
+    return prepare(recipe, load_tokenizer(recipe.model))
+
+
+def test_rows_become_examples_in_order(toy: Toy) -> None:
+    found = prepared(toy, evaluation={"data": {"test": toy.held_out}})
+    assert len(found.train) == 40
+    assert [example.record.id for example in found.train[:4]] == ["pairs:1", "pairs:2", "pairs:3", "m3"]
+    assert len({example.prompt for example in found.train}) == 25 + 3  # three are asked as plain text too
+    assert list(found.held_out) == ["test"]
+    assert len(found.held_out["test"]) == 16
+    end = load_tokenizer(recipes.load({"model": toy.model, "data": toy.pairs}).model).eos_token_id
+    assert all(answer.ids[-1] == end and end not in answer.ids[:-1] for e in found.train for answer in e.answers)
+
+
+def test_counts_and_digests(toy: Toy) -> None:
+    facts = prepared(toy, evaluation={"data": {"test": toy.held_out}}, max_length=24).facts
+    assert facts["train_tokens"].keys() == {*COUNTS, "left_out"}
+    assert facts["train_tokens"]["truncated_prompts"] > 0
+    assert facts["evaluation"]["test"]["tokens"]["rows"] == facts["evaluation"]["test"]["rows"] == 16
+    assert facts["train"][0]["digest"] == prepared(toy).facts["train"][0]["digest"]
+    assert facts["train"][0]["digest"] != facts["evaluation"]["test"]["digest"]
+
+
+def test_a_mixture(toy: Toy, tmp_path: Path) -> None:
+    other = jsonl(tmp_path / "other.jsonl", pairs(6, prompts=6, seed=9))
+    found = prepared(toy, data=[{"path": toy.pairs, "weight": 0.5}, {"path": other, "weight": 2}])
+    assert len(found.train) == 20 + 12
+    ids = [example.record.id for example in found.train]
+    assert len(set(ids)) == len(ids)
+    assert "other:1#2" in ids
+    assert [source["rows"] for source in found.facts["train"]] == [40, 6]
+
+
+def test_supervision_marks_every_row(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "quiet.py").write_text(
+        "from typing import ClassVar\nfrom grainline.types import spec\n\n@spec\nclass Quiet:\n"
+        "    needs: ClassVar[frozenset[str]] = frozenset()\n"
+        "    def __call__(self, example):\n"
+        "        marked = tuple(a._replace(weight=(0.25,) * len(a.ids)) for a in example.answers)\n"
+        "        return example._replace(answers=marked)\n"
+    )
+    found = prepared(toy, supervision=f"{tmp_path}/quiet.py", evaluation={"data": {"test": toy.held_out}})
+    every = [*found.train, *found.held_out["test"]]
+    assert {weight for example in every for answer in example.answers for weight in answer.weight} == {0.25}
+
+
+def test_bad_rows_are_refused_or_counted(toy: Toy, tmp_path: Path) -> None:
+    row = pairs(1, prompts=1, seed=0)[0]
+    twins = {**row, "chosen": [{"role": "assistant", "content": "good " * 60 + "yes"}],
+             "rejected": [{"role": "assistant", "content": "good " * 60 + "no"}]}  # fmt: skip
+    data = jsonl(tmp_path / "bad.jsonl", [row, {"chosen": "x"}, twins])
+    with pytest.raises(DataError, match=r"1 of 3 rows cannot be used: bad\.jsonl:2"):
+        prepared(toy, data=data)
+    with pytest.raises(DataError, match="1 of 2 rows cannot be used"):  # nor the ones that are bad once cut
+        prepared(toy, data=jsonl(tmp_path / "twins.jsonl", [row, twins]), max_length=48)
+    facts = prepared(toy, data=data, skip_bad_rows=True, max_length=48).facts
+    assert facts["train_tokens"]["left_out"] == 2
+    assert facts["train_tokens"]["rows"] == 1
+    assert len(facts["train"][0]["left_out"]) == 1
+
+
+def test_what_an_objective_needs(toy: Toy) -> None:
+    with pytest.raises(RecipeError, match=r"objective: dpo needs pairs.*labelled\.jsonl:1"):
+        prepared(toy, data=toy.labelled)
+    with pytest.raises(RecipeError, match=r"objective: dpo needs pairs.*labelled\.jsonl:1"):
+        prepared(toy, evaluation={"data": {"l": toy.labelled}})
+    assert len(prepared(toy, data=toy.labelled, objective="sft").train) == 30
+
+
+def test_what_a_supervision_needs(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "spans.py").write_text(
+        "from typing import ClassVar\nfrom grainline.types import spec\n\n@spec\nclass Spans:\n"
+        "    needs: ClassVar[frozenset[str]] = frozenset({'spans'})\n"
+        "    def __call__(self, example):\n        return example\n"
+    )
+    with pytest.raises(RecipeError, match="needs spans, no row has any"):
+        prepared(toy, supervision=f"{tmp_path}/spans.py")
+    row = {"prompt": "why?", "chosen": " a good answer", "rejected": " a bad answer"}
+    data = jsonl(tmp_path / "spans.jsonl", [row | {"rejected_spans": [{"start": 3, "end": 6}]}])
+    assert len(prepared(toy, supervision=f"{tmp_path}/spans.py", data=data).train) == 1
+
+
+def test_held_out_alone(toy: Toy) -> None:
+    recipe = recipes.load({"model": toy.model, "data": "nowhere.jsonl"})
+    sets = {"a": HeldOutChoice(path=toy.held_out)}
+    examples, facts = prepare_held_out(recipe, sets, load_tokenizer(recipe.model))
+    assert len(examples["a"]) == facts["a"]["rows"] == 16
+
+
+def test_what_is_said(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipes.load({"model": toy.model, "data": toy.pairs, "max_length": 24})
+    prepare(recipe, load_tokenizer(recipe.model), quiet=False)
+    said = capsys.readouterr().err
+    assert said.startswith("data: pairs.jsonl, 40 rows; ")
+    assert "answers shortened to 24 tokens" in said

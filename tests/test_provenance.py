@@ -1,0 +1,53 @@
+"""Provenance: what is gathered, and files that are written whole."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+from grainline import provenance
+
+
+def test_versions_and_hardware() -> None:
+    facts = provenance.gathered()
+    assert facts["python"] == platform.python_version()
+    assert set(facts["versions"]) == set(provenance.PACKAGES)
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["machine"]["threads"] == torch.get_num_threads()
+    assert facts["machine"]["cuda"] is None
+    assert facts["time"].endswith("Z")
+
+
+def test_written_as_json_even_where_json_has_no_type(tmp_path: Path) -> None:
+    provenance.write(tmp_path / "p.json", {"dtype": torch.float32, "device": torch.device("cpu"), "rows": 3})
+    assert json.loads((tmp_path / "p.json").read_text()) == {"dtype": "torch.float32", "device": "cpu", "rows": 3}
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "recipe.yaml"
+    provenance.write_text(file, "old")
+
+    def fails(self: Path, target: Path) -> Path:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="no space"):
+        provenance.write_text(file, "new")
+    assert file.read_text() == "old"
+
+
+def test_a_write_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    provenance.write_text(tmp_path / "a", "ä\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == "ä\n".encode()
+
+
+def test_flat_for_trackers() -> None:
+    tree = {"model": {"name": "m", "revision": None}, "data": [{"path": "d"}], "steps": 3, "on": True, "lr": 0.1}
+    assert provenance.flat(tree) == {
+        "model.name": "m", "model.revision": "None", "data": "[{'path': 'd'}]", "steps": 3, "on": True, "lr": 0.1,
+    }  # fmt: skip
