@@ -1,4 +1,4 @@
-"""What the machine says: seconds, other people's CPU, peak memory, names and versions. Linux's /proc, or honest NaN."""
+"""What the machine says: seconds, other people's CPU, peak memory, names and versions. Without Linux's /proc: NaN."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 import torch
 
 NAN = float("nan")
+PACKAGES = ("grainline", "torch", "transformers", "peft", "trl", "accelerate")
 
 
 class Taken(NamedTuple):
     """What one stretch of work took."""
 
     seconds: float
-    cpu: float  # CPU seconds of this process, all threads: less moved by neighbours than the wall's
-    others: float  # cores that other processes kept busy meanwhile; above 0.2 the timing is disturbed
+    cpu: float  # CPU seconds of this process, all threads
+    others: float  # cores that other processes kept busy meanwhile
 
 
 class Clock:
-    """``clock = Clock(device); ...; clock.read() -> Taken``"""
+    """Begins to count when it is made."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -32,13 +33,12 @@ class Clock:
 
     def read(self) -> Taken:
         _wait(self.device)
-        seconds = time.perf_counter() - self.began
-        cpu = time.process_time() - self.cpu
+        seconds, cpu = time.perf_counter() - self.began, time.process_time() - self.cpu
         return Taken(seconds, cpu, (_busy_seconds() - self.busy - cpu) / seconds)
 
 
 def reset_peak(device: torch.device) -> None:
-    """Forget the peak so far: from here on :func:`peak_mib` speaks of what follows only."""
+    """From here on :func:`peak_mib` speaks of what follows only."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
@@ -46,24 +46,22 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_mib(device: torch.device) -> float:
-    """Peak of the device's allocator on CUDA, else of the process's resident memory."""
+    """Peak of the device's allocator on CUDA, else of this process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return _field("/proc/self/status", "VmHWM", NAN, lambda text: int(text.split()[0]) / 1024)
+    peak = _field("/proc/self/status", "VmHWM")
+    return int(peak.split()[0]) / 1024 if peak else NAN
 
 
 def facts(device: torch.device) -> dict[str, Any]:
     """The machine and the software, for the record."""
-    processor = _field("/proc/cpuinfo", "model name", platform.processor(), str)
-    if device.type == "cuda":
-        processor = torch.cuda.get_device_name(device)
-    packages = ("grainline", "torch", "transformers", "peft", "trl", "accelerate")
+    cuda = device.type == "cuda"
     return {
-        "processor": processor,
+        "processor": torch.cuda.get_device_name(device) if cuda else _field("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 
@@ -73,17 +71,14 @@ def _wait(device: torch.device) -> None:
 
 
 def _busy_seconds() -> float:
-    """CPU seconds that all processes of the machine have used since it was started."""
-    try:
-        user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
-    except OSError:
+    """CPU seconds that the whole machine has worked since it was started."""
+    if not Path("/proc/stat").exists():
         return NAN
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def _field(file: str, key: str, missing: Any, read: Any) -> Any:
-    try:
-        lines = Path(file).read_text().splitlines()
-    except OSError:
-        return missing
-    return next((read(line.partition(":")[2].strip()) for line in lines if line.startswith(key)), missing)
+def _field(file: str, key: str) -> str:
+    """The value of the first line that begins with ``key``, or nothing."""
+    lines = Path(file).read_text().splitlines() if Path(file).exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from grainline import models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
-from grainline.data import load
-from grainline.data.collate import collate, pack
+from grainline.data import collate, load
 from grainline.data.encode import Encoder
 from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
@@ -58,8 +57,8 @@ class Grainline:
         self.cache = cache
 
     def forwards(self, examples: Sequence[Example]) -> list[Batch]:
-        parts = pack(examples, max_tokens=self.max_tokens, layout=self.layout)
-        return [collate(part, layout=self.layout).to(self.accelerator.device) for part in parts]
+        parts = collate.pack(examples, max_tokens=self.max_tokens, layout=self.layout)
+        return [collate.collate(part, layout=self.layout).to(self.accelerator.device) for part in parts]
 
     @torch.no_grad()
     def without_adapter(self, batch: Batch) -> LogProbs:
@@ -108,11 +107,11 @@ class Trl:
             peft_config=ADAPTER.config(model),
         )
         self.model = self.trainer.model.train()
+        fill_adapter(self.model)
 
     def __call__(self, examples: Sequence[Example]) -> float:
-        sides = ("chosen_ids", "rejected_ids")
         rows = [
-            {"prompt_ids": list(e.prompt)} | {s: list(a.ids) for s, a in zip(sides, e.answers, strict=True)}
+            {"prompt_ids": list(e.prompt), "chosen_ids": list(e.answers[0].ids), "rejected_ids": list(e.answers[1].ids)}
             for e in examples
         ]
         inputs = self.trainer._prepare_inputs(self.trainer.data_collator(rows))
@@ -140,9 +139,7 @@ class Bench:
     def side(self, name: str) -> Grainline | Trl:
         """The side called ``name``; Grainline's sides share one scorer."""
         if name == "trl":
-            trl = Trl(self.model(), self.tokenizer, self.options.max_length)
-            fill_adapter(trl.model)
-            return trl
+            return Trl(self.model(), self.tokenizer, self.options.max_length)
         if self._scorer is None:
             self._scorer = Scorer(adapters.attach(ADAPTER, self.model()).train())
             fill_adapter(self._scorer)
@@ -181,3 +178,11 @@ def take_gradient(model: nn.Module) -> Tensor:
     gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     model.zero_grad(set_to_none=True)
     return gradient
+
+
+def tokens(steps: Sequence[Sequence[Example]]) -> dict[str, int]:
+    """Tokens of ``steps``: what stands in the data, and what each layout puts through the model."""
+    whole = [len(e.prompt) + len(a.ids) for step in steps for e in step for a in e.answers]
+    answers = [len(a.ids) for step in steps for e in step for a in e.answers]
+    laid = {layout: sum(collate.tokens(step, layout) for step in steps) for layout in ("tree", "packed", "padded")}
+    return {"real": sum(whole), "answers": sum(answers), **laid}

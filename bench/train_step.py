@@ -1,7 +1,7 @@
 """How long does a training step take, and how much memory? Grainline beside TRL's DPOTrainer, in one run.
 
-    python bench/train_step.py                    SmolLM2-135M, float32, 8 steps: about ten minutes on two cores
-    python bench/train_step.py --model tiny       the same with a tiny random model: does the benchmark still work?
+    python bench/train_step.py                  SmolLM2-135M, float32, 8 steps: about ten minutes on two quiet cores
+    python bench/train_step.py --model tiny     a tiny random model instead: does the benchmark itself still work?
 
 Times are taken in one process, side by side and batch by batch, so that a busy machine slows all sides alike; memory is
 taken in a process of its own for each side. Only the ratios are worth remembering. bench/README.md says what is fair.
@@ -16,26 +16,40 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import _machine
 
 DISTURBED = 0.2  # cores used by others
+Row = dict[str, float]  # one timing
+COLUMNS = {
+    "s/step": ("seconds", ".2f", "mean"),
+    "tok/s": ("tokens_a_second", ".0f", "real tokens; a prompt counts once for each answer"),
+    "faster": ("speedup", ".2f", "ratio of sums to the first side"),
+    "median": ("speedup_median", ".2f", "median of the steps' ratios"),
+    "quiet": ("speedup_quiet", ".2f", f"ratio of sums where others used at most {DISTURBED} cores in both timings"),
+    "MiB": ("peak_mib", ".0f", "peak of a process of its own"),
+    "memory": ("memory", ".2f", "ratio of peaks"),
+    "loss": ("loss_away", ".0e", "largest distance to the first side's"),
+    "gradient": ("gradient_away", ".0e", "the same, relative L2 norm over all adapter weights"),
+    "others": ("others", ".2f", "cores used by other processes, mean"),
+}
 
 
 def main() -> None:
     options = parse()
     if importlib.util.find_spec("trl") is None:
-        raise SystemExit("TRL is not installed: pip install 'trl==1.16.0' (or grainline[test]) into this environment.")
+        raise SystemExit("TRL is not installed: pip install trl==1.16.0 (or grainline[test]) into this environment.")
     if options.peak_of:
-        print(json.dumps(peak(options, options.peak_of)))
+        print(peak(options, options.peak_of))
         return
     result = {"settings": vars(options) | {"json": None}, **timed(options)}
-    if not options.no_memory:
-        for name, side in result["sides"].items():
-            side["peak_mib"] = in_child(name)
-            say(f"memory {name}: {side['peak_mib']:.0f} MiB")
+    sides = result["sides"]
+    for name, side in sides.items() if not options.no_memory else ():
+        side["peak_mib"] = in_child(name)
+        side["memory"] = side["peak_mib"] / sides[options.sides[0]]["peak_mib"]
+        say(f"{name}: {side['peak_mib']:.0f} MiB")
     print(table(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -43,32 +57,34 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["smollm2", "tiny"], default="smollm2")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps (default 8)")
-    parser.add_argument("--warm", type=int, default=1, help="steps before them (default 1)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, auto (default cpu)")
-    parser.add_argument("--pairs", type=int, default=4, help="pairs a step (default 4)")
-    parser.add_argument("--max-length", type=int, default=512, help="tokens of prompt and answer (default 512)")
-    parser.add_argument("--max-tokens", type=int, default=4096, help="tokens a forward of Grainline's (default 4096)")
-    parser.add_argument("--sides", default="trl,tree,cache", help="of trl, tree, cache, packed, padded; first = 1.00")
-    parser.add_argument("--tries", type=int, default=2, help="time a disturbed step up to so often (default 2)")
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
-    parser.add_argument("--json", type=Path, help="write everything measured here")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # this process measures one side's memory
+    add, count = parser.add_argument, {"type": int, "metavar": "N"}
+    add("--model", choices=["smollm2", "tiny"], default="smollm2")
+    add("--steps", default=8, **count, help="timed steps (default 8)")
+    add("--warm", default=1, **count, help="steps before them (default 1)")
+    add("--threads", default=2, **count, help="of torch (default 2)")
+    add("--device", default="cpu", help="cpu, cuda, mps or auto (default cpu)")
+    add("--pairs", default=4, **count, help="pairs a step (default 4)")
+    add("--max-length", default=512, **count, help="tokens of prompt and answer (default 512)")
+    add("--max-tokens", default=4096, **count, help="tokens in one forward of Grainline's (default 4096)")
+    add(
+        "--sides", default="trl,tree,cache", type=lambda text: text.split(","), help="also packed, padded; first = 1.00"
+    )
+    add("--tries", default=2, **count, help="times a disturbed timing is taken at most (default 2)")
+    add("--no-memory", action="store_true", help="leave out the memory runs")
+    add("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    add("--peak-of", help=argparse.SUPPRESS)  # what a child is asked
     return parser.parse_args()
 
 
 def timed(options: argparse.Namespace) -> dict[str, Any]:
-    """Every side's seconds for every step, and how far its loss and gradient are from the first side's."""
-    from _sides import Bench, take_gradient
+    """Every side's timings of every step, and how far its loss and gradient are from the first side's."""
+    from _sides import Bench, take_gradient, tokens
 
     bench = Bench(options)
-    sides = {name: bench.side(name) for name in options.sides.split(",")}
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    first = next(iter(sides))
+    sides = {name: bench.side(name) for name in options.sides}
+    rows: dict[str, list[Row]] = {name: [] for name in sides}
 
-    def step(name: str, examples: Sequence[Any]) -> tuple[dict[str, float], Any]:
+    def step(name: str, examples: Sequence[Any]) -> tuple[Row, Any]:
         clock = _machine.Clock(bench.device)
         loss = sides[name](examples)
         row = clock.read()._asdict() | {"loss": loss}
@@ -76,78 +92,58 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
         return row, take_gradient(sides[name].model)
 
     for i, examples in enumerate(bench.steps):
-        say(f"step {i}{'' if i >= options.warm else ' (warming up)'}")
-        found = {}
-        for name in turned(list(sides), i):
-            row, gradient = step(name, examples)
-            for _ in range(options.tries - 1 if i >= options.warm else 0):
+        say(f"step {i - options.warm + 1} of {options.steps}")
+        turn = i % len(sides)  # each side goes first in its turn
+        found = {name: step(name, examples) for name in options.sides[turn:] + options.sides[:turn]}
+        if i < options.warm:
+            continue
+        first, gradient = found[options.sides[0]]
+        for name, (row, own) in found.items():
+            row["loss_away"] = abs(row["loss"] - first["loss"])
+            row["gradient_away"] = float((own - gradient).norm() / gradient.norm())
+            for _ in range(options.tries - 1):
                 if row["others"] > DISTURBED:
-                    row = min(row, step(name, examples)[0], key=lambda row: row["others"])
-            found[name] = (row, gradient)
-        for name, (row, gradient) in found.items() if i >= options.warm else ():
-            row["loss_away"] = abs(row["loss"] - found[first][0]["loss"])
-            row["gradient_away"] = float((gradient - found[first][1]).norm() / found[first][1].norm())
+                    row = min(row, row | step(name, examples)[0], key=lambda row: row["others"])
             rows[name].append(row)
+    counts = tokens(bench.steps[options.warm :])
+    compared = {name: compare(rows[name], rows[options.sides[0]], counts["real"]) for name in sides}
+    return {"machine": _machine.facts(bench.device), "tokens": counts, "sides": compared}
+
+
+def compare(rows: list[Row], first: list[Row], tokens: int) -> dict[str, Any]:
+    """What a side's timings come to beside the first side's."""
+    both = list(zip([row["seconds"] for row in first], [row["seconds"] for row in rows], strict=True))
+    calm = [max(a["others"], b["others"]) <= DISTURBED for a, b in zip(first, rows, strict=True)]
+    quiet = [pair for pair, is_calm in zip(both, calm, strict=True) if is_calm]
+
+    def ratio(pairs: Sequence[tuple[float, float]]) -> float | None:
+        return sum(a for a, _ in pairs) / sum(b for _, b in pairs) if pairs else None
+
     return {
-        "machine": _machine.facts(bench.device),
-        "tokens": tokens(bench.steps[options.warm :]),
-        "sides": {name: compared(rows[name], rows[first]) for name in sides},
-    }
-
-
-def turned(names: list[str], by: int) -> list[str]:
-    """Each side goes first in its turn."""
-    by %= len(names)
-    return names[by:] + names[:by]
-
-
-def tokens(steps: Sequence[Any]) -> dict[str, int]:
-    """Tokens of the timed steps: what stands in the data, and what each layout puts through the model."""
-    from grainline.data import collate
-
-    real = sum(len(e.prompt) + len(a.ids) for examples in steps for e in examples for a in e.answers)
-    answer = sum(len(a.ids) for examples in steps for e in examples for a in e.answers)
-    laid = {name: sum(collate.tokens(examples, name) for examples in steps) for name in ("tree", "packed", "padded")}
-    return {"real": real, "answer": answer, **laid}
-
-
-def compared(rows: list[dict[str, float]], base: list[dict[str, float]]) -> dict[str, Any]:
-    """What a side's timings come to, beside those of the first side at the same steps."""
-    ratios = [b["seconds"] / row["seconds"] for b, row in zip(base, rows, strict=True)]
-    quiet = [(b, row) for b, row in zip(base, rows, strict=True) if max(b["others"], row["others"]) <= DISTURBED]
-    return {
-        "seconds": ratio(rows, None, "seconds"),
-        "speedup": ratio(base, rows, "seconds"),
-        "speedup_median": median(ratios),
-        "speedup_quiet": ratio(*zip(*quiet, strict=True), "seconds") if quiet else _machine.NAN,
-        "speedup_cpu": ratio(base, rows, "cpu"),
+        "seconds": mean(own for _, own in both),
+        "tokens_a_second": tokens / sum(own for _, own in both),
+        "speedup": ratio(both),
+        "speedup_median": median(a / b for a, b in both),
+        "speedup_quiet": ratio(quiet),
+        "quiet": len(quiet),
         "loss_away": max(row["loss_away"] for row in rows),
         "gradient_away": max(row["gradient_away"] for row in rows),
-        "others": sum(row["others"] for row in rows) / len(rows),
-        "disturbed": sum(row["others"] > DISTURBED for row in rows),
+        "others": mean(row["others"] for row in rows),
         "steps": rows,
     }
 
 
-def ratio(above: Sequence[dict[str, float]], below: Sequence[dict[str, float]] | None, key: str) -> float:
-    """Sum over sum, or the mean of ``above`` alone."""
-    return sum(row[key] for row in above) / (len(above) if below is None else sum(row[key] for row in below))
-
-
 def peak(options: argparse.Namespace, name: str) -> float:
-    """MiB at the peak of this process, one side alone in it, over the two largest timed steps (padded and as trees)."""
-    from _sides import Bench, take_gradient
-
-    from grainline.data import collate
+    """MiB at the peak of this process, with one side in it, over its largest timed steps (padded, and as trees)."""
+    from _sides import Bench, take_gradient, tokens
 
     bench = Bench(options)
-    timed = bench.steps[options.warm :]
-    largest = [max(timed, key=lambda examples: collate.tokens(examples, layout)) for layout in ("padded", "tree")]
+    rest = bench.steps[options.warm :]
+    largest = [max(rest, key=lambda step: tokens([step])[layout]) for layout in ("padded", "tree")]
     side = bench.side(name)
-    side(bench.steps[0])
-    take_gradient(side.model)
-    _machine.reset_peak(bench.device)
-    for examples in largest:
+    for i, examples in enumerate([bench.steps[0], *largest]):
+        if i == 1:
+            _machine.reset_peak(bench.device)
         side(examples)
         take_gradient(side.model)
     return _machine.peak_mib(bench.device)
@@ -155,43 +151,29 @@ def peak(options: argparse.Namespace, name: str) -> float:
 
 def in_child(name: str) -> float:
     command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", name]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(said.splitlines()[-1])
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
 
 def table(result: dict[str, Any]) -> str:
     from _sides import SIDES
 
-    settings, machine, count = result["settings"], result["machine"], result["tokens"]
-    sides = result["sides"]
-    base = next(iter(sides.values()))
+    settings, machine, sides = result["settings"], result["machine"], result["sides"]
     lines = [
         "",
-        f"{settings['model']}, float32, LoRA r=16 on all linear layers; {settings['steps']} steps of "
-        f"{settings['pairs']} pairs, {settings['max_length']} tokens at most",
-        f"{machine['processor']}, {machine['threads']} threads; trl {machine['trl']}, torch {machine['torch']}",
-        f"tokens: {count['real']} real, of them {count['answer']} in answers; padded {count['padded']}, "
-        f"packed {count['packed']}, trees {count['tree']}",
+        f"{settings['model']}, float32, LoRA r=16 on all linear layers, {settings['steps']} steps of "
+        f"{settings['pairs']} pairs of at most {settings['max_length']} tokens",
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, trl {machine['trl']}",
+        "tokens: " + ", ".join(f"{name} {count}" for name, count in result["tokens"].items()),
         "",
-        f"{'':28}{'s/step':>8}{'tok/s':>8}{'faster':>8}{'median':>8}{'quiet':>8}{'MiB':>8}{'memory':>8}{'loss':>9}{'gradient':>9}"
-        f"{'others':>8}",
+        " " * 28 + "".join(f"{head:>9}" for head in COLUMNS),
     ]
     for name, side in sides.items():
-        mib, share = side.get("peak_mib", _machine.NAN), side.get("peak_mib", _machine.NAN) / base.get("peak_mib", 1)
-        speed = count["real"] / (side["seconds"] * settings["steps"])
-        lines.append(
-            f"{SIDES[name]:28}{side['seconds']:8.2f}{speed:8.0f}{side['speedup']:8.2f}{side['speedup_median']:8.2f}{side['speedup_quiet']:8.2f}"
-            f"{mib:8.0f}{share:8.2f}{side['loss_away']:9.0e}{side['gradient_away']:9.0e}{side['others']:8.2f}"
-        )
-    disturbed = sum(side["disturbed"] for side in sides.values())
-    lines += [
-        "",
-        "tok/s: real tokens, a prompt counted once an answer. faster: ratio of sums; median: of paired ratios;",
-        f"quiet: ratio of sums over the steps in which others used at most {DISTURBED} cores on either side.",
-        "loss, gradient: largest distance to the first side (gradient: relative L2). others: cores used by others;",
-        f"{disturbed} of {len(sides) * settings['steps']} timings were disturbed by more than {DISTURBED} cores.",
-    ]
-    return "\n".join(lines)
+        cells = [(side.get(key), form) for key, form, _ in COLUMNS.values()]
+        lines.append(f"{SIDES[name]:28}" + "".join(f"{'-' if v is None else format(v, form):>9}" for v, form in cells))
+    quiet = ", ".join(f"{side['quiet']} ({name})" for name, side in sides.items())
+    return "\n".join(
+        [*lines, "", *(f"{head}: {said}" for head, (_, _, said) in COLUMNS.items()), f"quiet steps: {quiet}"]
+    )
 
 
 def say(text: str) -> None:

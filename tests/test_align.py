@@ -250,6 +250,8 @@ def test_going_on_from_an_adapter(reference: str, dropping: Run, toy: Toy, tmp_p
 
 
 def test_going_on_needs_an_adapter_that_fits(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds a whole model\. Give it as the model"):
+        align(**toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": toy.model}))
     with pytest.raises(ModelError, match=r"no adapter_config\.json"):
         align(**toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": str(tmp_path)}))
 
@@ -269,7 +271,8 @@ def test_sums_add_the_means_of_their_terms(plain: Run, toy: Toy, tmp_path: Path)
 
 def test_sft_learns_the_desirable_rows_alone(toy: Toy, tmp_path: Path) -> None:
     held_out = {"data": {"labelled": toy.labelled}, "samples": 0}
-    run = align(**toy.choices(tmp_path / "run", data=toy.labelled, objective="sft", steps=20, evaluation=held_out))
+    with pytest.warns(UserWarning, match="'labelled' is also trained on"):
+        run = align(**toy.choices(tmp_path / "run", data=toy.labelled, objective="sft", steps=20, evaluation=held_out))
     assert losses(run)[-1] < losses(run)[0] - 1
     rows = [json.loads(line) for line in Path(toy.labelled).read_text(encoding="utf-8").splitlines()]
     run.evaluate({"labelled": toy.labelled}, progress=False)
@@ -398,6 +401,13 @@ def test_the_best_adapter_is_kept_and_patience_ends_the_run(toy: Toy, tmp_path: 
 # ------------------------------------------------------------------------------------------ watching, measuring, giving
 
 
+def test_a_best_that_is_no_metric_is_found_before_training(toy: Toy, tmp_path: Path) -> None:
+    evaluation = {"data": {"test": toy.held_out}, "best": "eval_test_rewards/acuracies"}
+    with pytest.raises(RecipeError, match="Did you mean 'eval_test_rewards/accuracies'"):
+        align(**toy.choices(tmp_path / "run", evaluation=evaluation))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 class Recorder(transformers.TrainerCallback):
     """A callback as people have them."""
 
@@ -506,6 +516,13 @@ def test_merged_is_the_adapted_model(toy_run: Run, toy: Toy, tmp_path: Path) -> 
         assert (merged(ids).logits - adapted.get_base_model()(ids).logits).abs().max() < 1e-5
         with adapted.disable_adapter():
             assert (merged(ids).logits - adapted(ids).logits).abs().max() > 0.1
+
+
+def test_one_data_set_needs_no_name(toy_run: Run, toy: Toy) -> None:
+    assert set(toy_run.evaluate(toy.held_out, progress=False)) == {"test"}
+    (toy_run.folder / "evaluation-test.json").unlink()
+    assert set(toy_run.evaluate({"my/set": toy.held_out}, progress=False)) == {"my/set"}
+    (toy_run.folder / "evaluation-my-set.json").unlink()
 
 
 def test_unknown_format(toy_run: Run, tmp_path: Path) -> None:

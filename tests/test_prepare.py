@@ -25,7 +25,7 @@ def test_rows_become_examples_in_order(toy: Toy) -> None:
     found = prepared(toy, evaluation={"data": {"test": toy.held_out}})
     assert len(found.train) == 40
     assert [example.record.id for example in found.train[:4]] == ["pairs:1", "pairs:2", "pairs:3", "m3"]
-    assert len({example.prompt for example in found.train}) == 25 + 3  # three are asked as plain text too
+    assert len({example.prompt for example in found.train}) == 25
     assert list(found.held_out) == ["test"]
     assert len(found.held_out["test"]) == 16
     end = load_tokenizer(recipes.load({"model": toy.model, "data": toy.pairs}).model).eos_token_id
@@ -84,7 +84,16 @@ def test_what_an_objective_needs(toy: Toy) -> None:
         prepared(toy, data=toy.labelled)
     with pytest.raises(RecipeError, match=r"objective: dpo needs pairs.*labelled\.jsonl:1"):
         prepared(toy, evaluation={"data": {"l": toy.labelled}})
-    assert len(prepared(toy, data=toy.labelled, objective="sft").train) == 30
+
+
+def test_an_objective_that_only_imitates_sees_what_is_desirable(toy: Toy, tmp_path: Path) -> None:
+    train = prepared(toy, data=toy.labelled, objective="sft").train
+    assert len(train) == 20
+    assert all(example.record.label for example in train)
+    assert len(prepared(toy, objective="sft").train) == 40  # of pairs, the chosen answers
+    row = {"prompt": "why?", "completion": " because", "label": False}
+    with pytest.raises(DataError, match="no answer is labelled desirable"):
+        prepared(toy, data=jsonl(tmp_path / "none.jsonl", [row]), objective="sft")
 
 
 def test_what_a_supervision_needs(toy: Toy, tmp_path: Path) -> None:
@@ -112,4 +121,4 @@ def test_what_is_said(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(recipe, load_tokenizer(recipe.model), quiet=False)
     said = capsys.readouterr().err
     assert said.startswith("data: pairs.jsonl, 40 rows; ")
-    assert "answers shortened to 24 tokens" in said
+    assert "prompts shortened to fit 24 tokens" in said

@@ -23,7 +23,8 @@ from grainline.errors import InvariantError, NonFiniteError, RecipeError
 from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
 from grainline.objectives.sft import SFT
-from grainline.trainer import Plan, schedule
+from grainline.trainer import Plan
+from grainline.trainer import schedule as rate_of
 from grainline.types import Batch, Example, LogProbs, Losses, Term
 
 TESTS = Path(__file__).parent
@@ -423,19 +424,19 @@ def test_evaluation_runs_in_evaluation_mode_and_is_logged(tmp_path: Path) -> Non
 
 
 def test_schedules_are_functions_of_the_step() -> None:
-    linear = schedule(Plan(steps=10, warmup=4))
+    linear = rate_of(Plan(steps=10, warmup=4))
     assert [linear(s) for s in range(10)] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert linear(7) == linear(7) == pytest.approx(0.5)
-    cosine = schedule(Plan(steps=10, schedule="cosine"))
+    cosine = rate_of(Plan(steps=10, schedule="cosine"))
     assert [cosine(s) for s in (0, 5, 10)] == pytest.approx([1, 0.5, 0], abs=1e-12)
-    assert {schedule(Plan(steps=10, schedule="constant"))(s) for s in range(10)} == {1.0}
+    assert {rate_of(Plan(steps=10, schedule="constant"))(s) for s in range(10)} == {1.0}
 
 
 def test_warmup_is_a_share_below_one_and_steps_from_one_on() -> None:
-    share, steps = schedule(Plan(steps=40, warmup=0.1)), schedule(Plan(steps=40, warmup=4))
+    share, steps = rate_of(Plan(steps=40, warmup=0.1)), rate_of(Plan(steps=40, warmup=4))
     assert [share(s) for s in range(40)] == [steps(s) for s in range(40)]
-    assert schedule(Plan(steps=40, warmup=1))(1) == 1.0  # one step, not all of them
-    assert schedule(Plan(steps=40))(0) == 1.0
+    assert rate_of(Plan(steps=40, warmup=1))(1) == 1.0  # one step, not all of them
+    assert rate_of(Plan(steps=40))(0) == 1.0
 
 
 @pytest.mark.parametrize("schedule", ["liner", "reduce_lr_on_plateau", "greedy"])
@@ -443,7 +444,7 @@ def test_bad_schedule(schedule: str) -> None:
     with pytest.raises(
         RecipeError, match=rf"schedule: '{schedule}' is not a schedule of the step alone.*linear or cosine"
     ):
-        schedule(Plan(steps=10, schedule=schedule))
+        rate_of(Plan(steps=10, schedule=schedule))
 
 
 def test_logged_learning_rate_is_the_optimizers(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_spec_validates_itself(arguments: dict[str, Any], said: str) -> None:
 
 
 def test_a_spec_takes_keywords_alone() -> None:
-    with pytest.raises((TypeError, pydantic.ValidationError)):
+    with pytest.raises(TypeError, match="positional"):
         Example(0.2)  # type: ignore[misc]
 
 

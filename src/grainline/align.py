@@ -30,7 +30,7 @@ from grainline import recipe as recipes
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.order import Order
-from grainline.engine import Engine
+from grainline.engine import Engine, Reference
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.prepare import Prepared, prepare, prepare_held_out
@@ -91,6 +91,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     reference = engine.reference([*used, *held_out], quiet=quiet)
     folder.mkdir(parents=True, exist_ok=True)
     engine.attach(folder)
+    _check_best(recipe, engine, prepared, reference)
     parameters = adapters.tagged(recipe.adapter, engine.scorer.model)
     optimizer = recipe.optimizer(parameters)
     resolved = _resolved(recipe, loaded, engine, steps)
@@ -180,9 +181,11 @@ class Run:
             raise RunError("the run is not finished.", where=str(self.folder), instead="Resume it.")
         return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
 
-    def evaluate(self, data: Mapping[str, Any], *, progress: bool = True) -> dict[str, dict[str, float]]:
-        """Held-out metrics of the trained adapter on named data sets; also written to ``evaluation-NAME.json``."""
-        sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in data.items()}
+    def evaluate(self, data: str | Mapping[str, Any], *, progress: bool = True) -> dict[str, dict[str, float]]:
+        """Held-out metrics of the trained adapter on named data sets (one without a name is called as its file); also
+        written to ``evaluation-NAME.json``."""
+        named = {Path(data).name.partition(".")[0]: data} if isinstance(data, str) else data
+        sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in named.items()}
         recipe, quiet = self.recipe, not progress
         accelerator = _accelerator(recipe)
         held_out, facts = prepare_held_out(recipe, sets, models.load_tokenizer(recipe.model), quiet=quiet)
@@ -196,7 +199,7 @@ class Run:
         found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
         for name, evaluation in found.items():
             provenance.write_text(
-                self.folder / f"evaluation-{name}.json",
+                self.folder / f"evaluation-{name.replace('/', '-')}.json",
                 json.dumps({"data": facts[name], **evaluation._asdict()}, indent=1),
             )
         return {name: evaluation.metrics for name, evaluation in found.items()}
@@ -247,6 +250,17 @@ def _check_trackers(recipe: Recipe) -> None:
             raise RecipeError(
                 "its package is not installed.", where=f"trackers: {name}", instead=f"pip install {name}."
             )
+
+
+def _check_best(recipe: Recipe, engine: Engine, prepared: Prepared, reference: Reference | None) -> None:
+    """A metric that does not exist would be missed at the first evaluation only, perhaps at the run's end."""
+    best = (recipe.evaluation.best or "").removeprefix("-")
+    if best:
+        engine.scorer.eval()  # dropout would draw
+        looks = {name: engine.evaluate(rows[:1], reference).metrics for name, rows in prepared.held_out.items()}
+        there = [f"eval_{name}_{key}" for name, metrics in looks.items() for key in metrics]
+        if best not in there:
+            raise RecipeError(f"no metric {best!r}.", where="evaluation.best", instead=nearest(best, there))
 
 
 def _resolved(recipe: Recipe, loaded: models.LoadedModel, engine: Engine, steps: int) -> Recipe:

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from grainline import export, models, rooms
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
-from grainline.errors import RecipeError
+from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
 from grainline.forward import Scorer, choose_layout, probe_length
 from grainline.progress import track
@@ -49,6 +49,10 @@ class Engine:
         fingerprint = models.fingerprint(model)
         if recipe.model.adapter:
             model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
+            if not hasattr(model, "peft_config"):
+                raise ModelError(
+                    "this folder holds a whole model.", where=recipe.model.adapter, instead="Give it as the model."
+                )
         # With the dropout of an adapter that goes on, the policy would not start at its own reference.
         models.disable_dropout(model)
         scorer = Scorer(model.to(accelerator.device).eval())
@@ -106,7 +110,8 @@ class Engine:
         if self.recipe.model.adapter is None:
             torch.manual_seed(self.recipe.seed)
             self.scorer.model = adapters.attach(self.recipe.adapter, self.scorer.model)
-            if self.recipe.adapter.changes_base and self.accelerator.is_main_process:
+            wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
+            if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")
 
     def evaluate(self, examples: Sequence[Example], reference: Reference | None) -> preferences.Evaluation:

@@ -134,7 +134,9 @@ def _target_logprob(head: nn.Module, finish: Callable[[Tensor], Tensor], hidden:
 def _finish(config: Any, logits: Tensor) -> Tensor:
     """What some architectures do to logits after the head: scale (Cohere, Granite), then soft-cap (Gemma)."""
     config = config.get_text_config()
-    logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    if scale != 1.0:  # a pass over the logits is worth sparing
+        logits = logits * scale
     cap = getattr(config, "final_logit_softcapping", None)
     return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -208,15 +210,16 @@ def tree_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    sizes = [tree.stop - tree.start for tree in trees.trees]
     blocks = []
-    for i, tree in enumerate(trees.trees):
-        q, k, v = (x[:, :, tree.start : tree.stop] for x in (query, key, value))
+    for i, (q, k, v) in enumerate(zip(*(x.split(sizes, 2) for x in (query, key, value)), strict=True)):
         mask = trees.mask(i, sliding_window, query.dtype)
         if softcap is None:
-            blocks.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling))
+            block = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
         else:
-            blocks.append(_softcapped(q, k, v, mask, scaling or q.shape[-1] ** -0.5, softcap, dropout))
-    return torch.cat(blocks, 2).transpose(1, 2).contiguous(), None
+            block = _softcapped(q, k, v, mask, scaling or q.shape[-1] ** -0.5, softcap, dropout)
+        blocks.append(block.transpose(1, 2))
+    return torch.cat(blocks, 1), None
 
 
 def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, cap: float, dropout: float) -> Tensor:

@@ -75,19 +75,16 @@ def _encode(
     if collate.speaking(recipe.objective.needs) == "chosen":
         examples = _desirable(examples, name, recipe)
     left_out = sum(len(found.problems) for found in sources) + len(problems)
-    cut, short = encoder.counts["truncated_prompts"], encoder.counts["truncated_answers"]
-    say(
-        f"data: {name}, {len(examples)} rows"
-        + (f"; {cut} prompts and {short} answers shortened to {recipe.max_length} tokens" if cut or short else "")
-        + (
-            f"; {encoder.counts['boundary_merges']} answers would merge with their prompt"
-            if encoder.counts["boundary_merges"]
-            else ""
-        )
-        + (f"; {left_out} unusable rows left out" if left_out else ""),
-        quiet=quiet,
-    )
-    return [recipe.supervision(example) for example in examples], {**encoder.counts, "left_out": left_out}
+    counts = encoder.counts
+    notes = {
+        f"prompts shortened to fit {recipe.max_length} tokens": counts["truncated_prompts"],
+        f"answers cut to fit {recipe.max_length} tokens": counts["truncated_answers"],
+        "answers that would merge with their prompt's last token": counts["boundary_merges"],
+        "unusable rows left out": left_out,
+    }
+    said = "".join(f"; {count} {what}" for what, count in notes.items() if count)
+    say(f"data: {name}, {len(examples)} rows{said}", quiet=quiet)
+    return [recipe.supervision(example) for example in examples], {**counts, "left_out": left_out}
 
 
 def _desirable(examples: Sequence[Example], name: str, recipe: Recipe) -> list[Example]:

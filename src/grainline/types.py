@@ -15,6 +15,7 @@ objective sees, ``P`` pairs (``B = 2 P``, chosen rows first), ``T`` tokens of th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
@@ -36,7 +37,16 @@ def spec(cls: type[T]) -> type[T]:
     """Decorator of every method: a frozen keyword-only value that validates itself. A string literal under a field
     is its documentation (``grainline show`` prints it, editors read it from the schema)."""
     config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    return dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
+    made = dataclass(frozen=True, kw_only=True, config=config)(cls)
+    validate = made.__init__
+
+    @functools.wraps(validate)
+    def keywords_alone(self: Any, **options: Any) -> None:
+        validate(self, **options)
+
+    # pydantic forgets kw_only wherever a default is a Field: AdamW(1e-3, 0.9) would set lr and eps.
+    made.__init__ = keywords_alone  # type: ignore[method-assign]
+    return made  # type: ignore[return-value]
 
 
 class Span(NamedTuple):
