@@ -30,7 +30,7 @@ class Toy(NamedTuple):
     root: Path
 
     def choices(self, out: Path, **more: Any) -> dict[str, Any]:
-        """Arguments of ``grainline.align.align`` for a short run into ``out``; ``more`` replaces."""
+        """Arguments of ``grainline.runs.align`` for a short run into ``out``; ``more`` replaces."""
         return {
             "model": self.model,
             "data": self.pairs,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from _toy import Toy
-    from grainline.align import Run
+    from grainline.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,7 +98,7 @@ def toy_run(toy_world: Toy) -> Run:
     """A finished run of 20 steps, evaluated every 5, saved every 10. To be read only."""
     import torch
 
-    from grainline.align import align
+    from grainline.runs import align
 
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from _toy import Toy, write_model
 from grainline import models
 from grainline import recipe as recipes
-from grainline.align import Run
 from grainline.data.collate import collate
 from grainline.engine import Engine, _probe_examples
 from grainline.errors import ModelError, RecipeError, RunError
 from grainline.prepare import prepare
+from grainline.runs import Run
 from grainline.types import Batch, Example, LogProbs
 
 
@@ -123,7 +123,7 @@ def test_every_model_has_a_cache_of_its_own(toy: Toy, toy_run: Run, tmp_path: Pa
     monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path / "cache"))
     write_model(tmp_path / "other", initializer_range=0.1)
     for model in (toy.model, str(tmp_path / "other"), {"name": toy.model, "adapter": str(toy_run.adapter)}, toy.model):
-        world = World(toy, model=model)
+        world = World(toy, model=model, adapter="lora")
         batch = world.batch()
         with torch.no_grad():
             torch.testing.assert_close(
@@ -167,7 +167,7 @@ def test_a_start_that_is_taken_out_of_the_base_is_kept(toy: Toy, tmp_path: Path)
 
 
 def test_going_on_attaches_nothing_new(toy: Toy, toy_run: Run, tmp_path: Path) -> None:
-    world = World(toy, model={"name": toy.model, "adapter": str(toy_run.adapter)})
+    world = World(toy, model={"name": toy.model, "adapter": str(toy_run.adapter)}, adapter="lora")
     before = world.engine.scorer.model
     world.engine.attach(tmp_path)
     assert world.engine.scorer.model is before
@@ -178,7 +178,7 @@ def test_going_on_attaches_nothing_new(toy: Toy, toy_run: Run, tmp_path: Path) -
 def test_an_adapter_of_another_model(toy: Toy, toy_run: Run, tmp_path: Path) -> None:
     write_model(tmp_path / "wider", hidden_size=48, intermediate_size=96)
     with pytest.raises(ModelError, match="Another base model"):
-        World(toy, model={"name": str(tmp_path / "wider"), "adapter": str(toy_run.adapter)})
+        World(toy, model={"name": str(tmp_path / "wider"), "adapter": str(toy_run.adapter)}, adapter="lora")
 
 
 # --------------------------------------------------------------------------------------------------------- evaluation

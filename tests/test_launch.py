@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from _toy import Toy
 from grainline import recipe as recipes
-from grainline.align import Run, align
+from grainline.runs import Run, align
 
 
 def launch(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ for name in ("connect", "connect_ex", "sendto"):
     setattr(socket.socket, name, refuse)
 socket.getaddrinfo = socket.create_connection = refuse
 
-from grainline.align import align
+from grainline.runs import align
 
 model, data, held_out, out = sys.argv[1:]
 run = align(

@@ -22,12 +22,12 @@ from _toy import Toy, jsonl, pairs, write_model
 from grainline import models, rooms
 from grainline.adapters import _seam
 from grainline.adapters.lora import LoRA
-from grainline.align import Run, align
 from grainline.errors import ModelError, RunError
 from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
 from grainline.optimizers.adamw import AdamW
 from grainline.recipe import Recipe
+from grainline.runs import Run, align
 from grainline.types import LogProbs, Losses, Pairs, Tagged
 
 HERE = Path(__file__).parent
@@ -171,7 +171,7 @@ def _(world: World) -> None:
 @case("model.adapter")
 def _(world: World) -> None:
     first = world.run()
-    world.changes(**world.model(adapter=str(first.adapter)))
+    world.changes(**world.model(adapter=str(first.adapter)), adapter="lora")
 
 
 @case("model.dtype")

@@ -14,7 +14,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["Recipe", "Run", "align", "run"]
 
-_HOME = {"align": "align", "run": "align", "Run": "align", "Recipe": "recipe"}
+_HOME = {"align": "runs", "run": "runs", "Run": "runs", "Recipe": "recipe"}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,7 @@ class Engine:
     @classmethod
     def build(cls, recipe: Recipe, model: Any, examples: Sequence[Example], accelerator: Accelerator) -> Engine:
         """Place the model (with the adapter to continue from, if any) and find the layout that is exact for it."""
+        _check_start(recipe)
         fingerprint = models.fingerprint(model)
         if recipe.model.adapter:
             model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
@@ -151,6 +152,16 @@ class Engine:
     def _without_adapter(self, batch: Batch) -> LogProbs:
         with self.adapter_off():
             return self._score(batch)
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Training that goes on from an adapter trains that adapter: a choice beside it would do nothing."""
+    if recipe.model.adapter and rooms.text(recipe.adapter) != "lora":
+        raise RecipeError(
+            f"training goes on from model.adapter as it is; adapter={rooms.text(recipe.adapter)} would do nothing.",
+            where="adapter",
+            instead="Leave adapter out, or merge the old adapter into the model first.",
+        )
 
 
 def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:

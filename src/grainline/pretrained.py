@@ -12,11 +12,16 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from grainline.errors import ModelError
+
+# peft 0.21 asks transformers 5 for a name that goes away in 6, on every attach; users can do nothing about it.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def model(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None = None) -> Any:
@@ -64,9 +69,24 @@ def _ask(kind: str, path: str, options: Mapping[str, Any], name: str, gguf: str 
         # Straight to the hub's cache: without this a missing network costs 45 seconds of retries.
         asked["local_files_only"] = True
     try:
-        return getattr(transformers, kind).from_pretrained(path, **asked)
+        with _without_bars():
+            return getattr(transformers, kind).from_pretrained(path, **asked)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explained(error, f"model {name}") from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers draws a bar for each load; a run says in a line of its own what it has loaded."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _unmarked(marked: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from grainline.types import Batch, LogProbs, Losses, Pairs
+from grainline.types import Batch, LogProbs, Losses, Pairs, wins
 
 Metrics = dict[str, float]
 
@@ -65,7 +65,7 @@ def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dic
         sums |= {"logps/answer": answer_B.sum(), "n": ones.sum()}
     if losses.margin is not None:
         margin_P = losses.margin
-        sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": (0.5 + 0.5 * margin_P.sign()).sum()}
+        sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": wins(margin_P).sum()}
     return {k: v.double().cpu() for k, v in (sums | {k: v.sum() for k, v in losses.log.items()}).items()}
 
 

@@ -121,6 +121,12 @@ class ReferenceCache:
         mask = batch.rows >= 0
         token = torch.full(batch.rows.shape, float("nan"))
         for b, key in enumerate(batch.keys):
+            if key not in self._known:
+                raise RunError(
+                    f"no reference log-probs of answer {key[:12]}.",
+                    where=str(self.folder),
+                    instead="Is the folder shared by all machines?",
+                )
             values = self._known[key]
             token[b, : len(values)] = values
         token = token.to(batch.rows.device).masked_fill(~mask, 0.0)

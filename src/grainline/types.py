@@ -179,6 +179,15 @@ class Losses(NamedTuple):
     log: Mapping[str, Tensor]  # further detached values per row, averaged into the metrics under their names
 
 
+TIE = 1e-5
+"""Two answers closer than this (nats) are tied: before training every margin is rounding."""
+
+
+def wins(difference: Tensor) -> Tensor:
+    """1 where positive, 0 where negative, one half at a tie."""
+    return 0.5 + 0.5 * difference.sign() * (difference.abs() > TIE)
+
+
 class Tagged(NamedTuple):
     """A trainable tensor and its role in the method: optimizers group by role, never by parsing names."""
 

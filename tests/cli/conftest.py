@@ -1,4 +1,4 @@
-"""A stand-in for ``grainline.align``: the verbs are tested for what they pass on and print, not for training."""
+"""A stand-in for ``grainline.runs``: the verbs are tested for what they pass on and print, not for training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class StandIn(types.ModuleType):
     """Remembers what it is asked."""
 
     def __init__(self) -> None:
-        super().__init__("grainline.align")
+        super().__init__("grainline.runs")
         self.asked: list[Any] = []
         stand_in = self
 
@@ -45,5 +45,5 @@ class StandIn(types.ModuleType):
 @pytest.fixture
 def align(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn()
-    monkeypatch.setitem(sys.modules, "grainline.align", made)
+    monkeypatch.setitem(sys.modules, "grainline.runs", made)
     return made

@@ -39,7 +39,9 @@ DATA: dict[str, tuple[str, str]] = {
     "assistant spoke last": (lines({**GOOD, "prompt": [*ASK, {"role": "assistant", "content": "x"}]}), "d.jsonl:1"),
     "no turn at all": (lines({**GOOD, "prompt": []}), "d.jsonl:1 prompt"),
     "two conversations": (
-        lines({"chosen": [*ASK, {"role": "assistant", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}),
+        lines(
+            {"chosen": [*ASK, {"role": "assistant", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}
+        ),
         "d.jsonl:1",
     ),
     "label as a number": (lines({"prompt": ASK, "completion": "glad", "label": 1}), "d.jsonl:1 label"),

@@ -38,12 +38,14 @@ def align(
     from_words = "=" in recipe and not Path(recipe).exists()
     chosen = recipes.load({} if from_words else recipe, words if from_words else words[1:], notice=_print.note)
 
-    root = importlib.import_module("grainline.align")  # imports torch: only once the recipe is sound
+    root = importlib.import_module("grainline.runs")  # imports torch: only once the recipe is sound
     run = root.run(chosen, resume=resume)
     adapter = Path(run.folder) / "adapter"
     if not run.finished:
         _print.note(f"stopped and saved; go on with: grainline align {run.folder} --resume")
         raise typer.Exit(130)
+    if not _print.is_first_process():
+        return
     found = run.summary()
     if json:
         _print.as_json({"folder": str(run.folder), "adapter": str(adapter), "metrics": found})

@@ -29,8 +29,10 @@ def evaluate(
 
     choice = HeldOutChoice(path=os.path.expanduser(data), split=split)
 
-    root = importlib.import_module("grainline.align")  # imports torch
+    root = importlib.import_module("grainline.runs")  # imports torch
     found = root.Run(run).evaluate({name or Path(data).name.partition(".")[0]: choice})
+    if not _print.is_first_process():
+        return
     if json:
         _print.as_json(found)
         return

@@ -30,7 +30,7 @@ def export(
 
     from grainline.cli import _print
 
-    root = importlib.import_module("grainline.align")  # imports torch
+    root = importlib.import_module("grainline.runs")  # imports torch
     found = root.Run(run).export(to, format=format)
     if json:
         _print.as_json(found)

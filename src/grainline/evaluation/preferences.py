@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline.data.collate import Layout, Speaking, collate, pack
-from grainline.types import Batch, Example, LogProbs, Losses
+from grainline.types import Batch, Example, LogProbs, Losses, wins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,13 +91,13 @@ def _pairs(policy: LogProbs, losses: Losses, batch: Batch) -> list[dict[str, Any
     per_token = policy.token.sum(-1) / policy.mask.sum(-1)
     chosen_mean, rejected_mean = per_token.chunk(2)
     columns = {
-        "likelihood/accuracies": _wins(chosen_mean - rejected_mean),
+        "likelihood/accuracies": wins(chosen_mean - rejected_mean),
         "logps/chosen": chosen,
         "logps/rejected": rejected,
         "logps/chosen_per_token": chosen_mean,
     }
     if losses.margin is not None:
-        columns = {"rewards/accuracies": _wins(losses.margin), "rewards/margins": losses.margin} | columns
+        columns = {"rewards/accuracies": wins(losses.margin), "rewards/margins": losses.margin} | columns
         columns |= {name: value for name, value in losses.log.items() if value.shape == losses.margin.shape}
     return _rows(batch.facts.ids, columns)
 
@@ -110,8 +110,3 @@ def _labelled(policy: LogProbs, batch: Batch) -> list[dict[str, Any]]:
 def _rows(ids: Sequence[str], columns: dict[str, Tensor]) -> list[dict[str, Any]]:
     lists = {name: value.tolist() for name, value in columns.items()}
     return [{"id": row, **{name: value[i] for name, value in lists.items()}} for i, row in enumerate(ids)]
-
-
-def _wins(difference: Tensor) -> Tensor:
-    """1 where positive, 0 where negative, one half at a tie."""
-    return 0.5 + 0.5 * difference.sign()

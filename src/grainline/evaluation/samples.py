@@ -36,7 +36,7 @@ def compare(
     off: Callable[[], AbstractContextManager[Any]] | None,
     max_new_tokens: int = 96,
 ) -> list[dict[str, Any]]:
-    """Policy beside reference on each prompt; ``off`` is the context that switches the adapter off (None: no reference)."""
+    """Policy beside reference on each prompt; ``off`` switches the adapter off (None: no reference)."""
     rows = [
         {"id": example.record.id, "prompt": example.record.prompt, "policy": answer}
         for example, answer in zip(

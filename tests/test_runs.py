@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from _toy import Toy, jsonl, pairs
 from grainline import recipe as recipes
-from grainline.align import Run, align
 from grainline.errors import DataError, ModelError, RecipeError, RunError
+from grainline.runs import Run, align
 
 LOG2 = math.log(2)
 TRL_NAMES = {
@@ -234,7 +234,7 @@ def dropping(toy_world: Toy, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_going_on_from_an_adapter(reference: str, dropping: Run, toy: Toy, tmp_path: Path) -> None:
     before = tensors(dropping)
     run = align(**toy.choices(
-        tmp_path / "run", model={"name": toy.model, "adapter": str(dropping.adapter)}, reference=reference,
+        tmp_path / "run", model={"name": toy.model, "adapter": str(dropping.adapter)}, adapter="lora", reference=reference,
         evaluation={"data": {"test": toy.held_out}, "every": 1},
     ))  # fmt: skip
     assert losses(run)[0] == pytest.approx(LOG2, abs=1e-5)  # the reference is that adapter, not the base
@@ -251,8 +251,10 @@ def test_going_on_from_an_adapter(reference: str, dropping: Run, toy: Toy, tmp_p
 
 def test_going_on_needs_an_adapter_that_fits(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds a whole model\. Give it as the model"):
-        align(**toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": toy.model}))
+        align(**toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": toy.model}, adapter="lora"))
     with pytest.raises(ModelError, match=r"no adapter_config\.json"):
+        align(**toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": str(tmp_path)}, adapter="lora"))
+    with pytest.raises(RecipeError, match="adapter=lora:rank=4 would do nothing"):
         align(**toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": str(tmp_path)}))
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
@@ -83,7 +84,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     schedule(plan)  # a misspelt schedule is found now, not when the reference has been read
 
     loaded = models.load(recipe.model)
-    say(f"model: {loaded.source}, {str(loaded.dtype).removeprefix('torch.')} on {accelerator.device}", quiet=quiet)
+    say(f"model: {loaded.source}", quiet=quiet)
     engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
     say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
     used = _distinct(row for step in range(steps) for row in order.step(step))
@@ -230,7 +231,10 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
 
 def _accelerator(recipe: Recipe, **options: Any) -> Accelerator:
     """Accelerate, with as many processes as were started: left to itself it takes a machine without GPU for one."""
-    accelerator = Accelerator(cpu=models.device(recipe.model.device).type == "cpu", **options)
+    device = models.device(recipe.model.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # accelerate takes the current one
+    accelerator = Accelerator(cpu=device.type == "cpu", **options)
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", 1)):
         raise RunError(
             f"{os.environ['WORLD_SIZE']} processes were started, {accelerator.num_processes} would train together.",
