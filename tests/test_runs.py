@@ -234,7 +234,8 @@ def dropping(toy_world: Toy, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_going_on_from_an_adapter(reference: str, dropping: Run, toy: Toy, tmp_path: Path) -> None:
     before = tensors(dropping)
     run = align(**toy.choices(
-        tmp_path / "run", model={"name": toy.model, "adapter": str(dropping.adapter)}, adapter="lora", reference=reference,
+        tmp_path / "run", model={"name": toy.model, "adapter": str(dropping.adapter)}, adapter="lora",
+        reference=reference,
         evaluation={"data": {"test": toy.held_out}, "every": 1},
     ))  # fmt: skip
     assert losses(run)[0] == pytest.approx(LOG2, abs=1e-5)  # the reference is that adapter, not the base
