@@ -52,8 +52,9 @@ class Grainline:
 
     def fill_cache(self, steps: Sequence[Sequence[Example]]) -> None:
         """From now on the reference is read, not computed."""
-        cache = ReferenceCache(Path(tempfile.mkdtemp(prefix="grainline-bench-")))
-        cache.fill((batch for examples in steps for batch in self.forwards(examples)), self.without_adapter)
+        with tempfile.TemporaryDirectory() as folder:
+            cache = ReferenceCache(Path(folder))
+            cache.fill((batch for examples in steps for batch in self.forwards(examples)), self.without_adapter)
         self.cache = cache
 
     def forwards(self, examples: Sequence[Example]) -> list[Batch]:
@@ -88,7 +89,7 @@ class Trl:
         disable_progress_bars()
         cpu = next(model.parameters()).device.type == "cpu"
         settings = DPOConfig(
-            output_dir=tempfile.mkdtemp(prefix="grainline-bench-"),
+            output_dir=tempfile.gettempdir(),  # nothing is written
             use_cpu=cpu,
             bf16=False,
             gradient_checkpointing=False,

@@ -92,7 +92,7 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
         return row, take_gradient(sides[name].model)
 
     for i, examples in enumerate(bench.steps):
-        say(f"step {i - options.warm + 1} of {options.steps}")
+        say(f"step {i - options.warm + 1} of {options.steps}" if i >= options.warm else "warm-up")
         turn = i % len(sides)  # each side goes first in its turn
         found = {name: step(name, examples) for name in options.sides[turn:] + options.sides[:turn]}
         if i < options.warm:
@@ -181,4 +181,9 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from grainline.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None

@@ -104,6 +104,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(toy: Toy, tmp_path: Pat
 # ------------------------------------------------------------------------------------------------- two processes
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 3}
     choices = toy.choices(tmp_path / "two", steps=4, evaluation=evaluation, checkpoints={"every": 2})

@@ -492,6 +492,7 @@ def torchrun(script: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@pytest.mark.xdist_group("processes")  # two at a time on two cores starve each other
 def test_two_processes_are_one(tmp_path: Path) -> None:
     torchrun("two_processes.py", str(tmp_path / "two"))
     train(model("llama", vocab_size=96), tmp_path / "one", batch_size=7, max_tokens=70)
@@ -507,6 +508,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         assert found["loss"] == pytest.approx(wanted["loss"], abs=1e-5)
 
 
+@pytest.mark.xdist_group("processes")  # two at a time on two cores starve each other
 def test_scorer_under_fully_shard(tmp_path: Path) -> None:
     """FSDP2 on two gloo processes: log-probs, adapter gradients and the adapter-off reference are those of one."""
     torchrun("sharded.py", str(tmp_path))

@@ -44,7 +44,9 @@ class Scorer(nn.Module):
     def __init__(self, model: nn.Module, *, packed: bool = True) -> None:
         super().__init__()
         self.model = model
-        self.plain_attention = self.causal.config._attn_implementation
+        causal = self.causal
+        if causal.config._attn_implementation != ATTENTION:  # else an earlier scorer of this model has kept it
+            causal.plain_attention = causal.config._attn_implementation
         self.use(packed=packed)
 
     @property
@@ -56,7 +58,7 @@ class Scorer(nn.Module):
     def use(self, *, packed: bool) -> None:
         """Read packed rows with tree attention, or padded rows with the model's own."""
         self.packed = packed
-        self.causal.set_attn_implementation(ATTENTION if packed else self.plain_attention)
+        self.causal.set_attn_implementation(ATTENTION if packed else self.causal.plain_attention)
 
     @contextmanager
     def plain(self) -> Iterator[Any]:
@@ -208,14 +210,18 @@ def tree_attention(
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise NotImplementedError("attention sinks and position biases cannot be read as trees")
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
+    # A CPU reads shared key heads as they are; CUDA's fast kernels do not take them together with a mask.
+    shared = groups > 1 and query.device.type == "cpu" and softcap is None
+    if groups > 1 and not shared:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     sizes = [tree.stop - tree.start for tree in trees.trees]
     blocks = []
     for i, (q, k, v) in enumerate(zip(*(x.split(sizes, 2) for x in (query, key, value)), strict=True)):
         mask = trees.mask(i, sliding_window, query.dtype)
         if softcap is None:
-            block = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+            block = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, enable_gqa=shared
+            )
         else:
             block = _softcapped(q, k, v, mask, scaling or q.shape[-1] ** -0.5, softcap, dropout)
         blocks.append(block.transpose(1, 2))
