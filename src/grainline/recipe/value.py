@@ -121,7 +121,7 @@ class Recipe:
     """Rows (pairs or labelled answers) in one optimizer step, over all processes."""
     max_length: int = Field(default=1024, ge=2)
     """Tokens of prompt + answer; longer prompts lose their oldest turns first."""
-    max_tokens: int = Field(default=4096, ge=2)
+    max_tokens: int = Field(default=2048, ge=2)
     """Tokens in one forward pass. Sets memory and speed, never the result: a step is split into as many as it needs."""
     layout: Literal["auto", "tree", "packed", "padded"] = "auto"
     """How answers are laid out for the model. auto = the fastest that gives the plain model's numbers."""
