@@ -27,8 +27,18 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
 LOOP = frozenset({"checkpoint", "reduction", "events"})
-RUN = LOOP | {"trainer", "reference_cache", "watch", "progress", "provenance", "models", "pretrained", "probe"}
-RUN |= {"export", "geometry", "prepare", "engine"}
+RUN = LOOP | {
+    "trainer",
+    "reference_cache",
+    "watch",
+    "progress",
+    "provenance",
+    "models",
+    "pretrained",
+    "probe",
+    "atomic",
+}
+RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic"}
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -39,21 +49,23 @@ ALLOWED: dict[str, frozenset[str]] = {
     "presets": frozenset(),
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
-    "models": CURRENCY | {"pretrained"},
+    "models": CURRENCY | {"pretrained", "atomic"},
     "probe": CURRENCY,
-    "export": CURRENCY | {"models", "probe"},
-    "prepare": CURRENCY | CHOICES | {"data", "progress"},
+    "export": CURRENCY | {"models", "probe", "atomic"},
+    "claim": CURRENCY | CHOICES,
+    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
     "forward": CURRENCY,
     "rewards": CURRENCY | {"data", "forward"},
     "curation": CURRENCY | {"data", "forward", "rewards"},
     "evaluation": CURRENCY | {"data", "forward"},
-    "reference_cache": CURRENCY,
+    "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY,
-    "checkpoint": CURRENCY,
+    "atomic": frozenset(),
+    "checkpoint": CURRENCY | {"atomic"},
     "progress": CURRENCY,
-    "provenance": CURRENCY,
+    "provenance": CURRENCY | {"atomic"},
     "reduction": CURRENCY,
     "events": CURRENCY | {"reduction"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},

@@ -48,19 +48,6 @@ def test_choice_is_the_recipes() -> None:
     assert recipes == models.Choice._field_defaults | {"adapter": None}
 
 
-def test_whole_or_not_at_all(tmp_path: Path) -> None:
-    folder = tmp_path / "kept"
-    with models.whole(folder) as made:
-        (made / "old").touch()
-    with pytest.raises(FileNotFoundError), models.whole(folder) as made:
-        (made / "absent" / "new").touch()
-    assert [path.name for path in folder.iterdir()] == ["old"]
-    with models.whole(folder) as made:
-        (made / "new").touch()
-    assert [path.name for path in folder.iterdir()] == ["new"]
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-
-
 def test_dtype_and_attention(folder: Path) -> None:
     loaded = models.load(ModelChoice(name=str(folder), dtype="bfloat16", attn_implementation="eager"))
     assert loaded.model.dtype is loaded.dtype is torch.bfloat16

@@ -34,8 +34,8 @@ def test_rows_become_examples_in_order(toy: Toy) -> None:
 
 def test_counts_and_digests(toy: Toy) -> None:
     facts = prepared(toy, evaluation={"data": {"test": toy.held_out}}, max_length=24).facts
-    assert facts["train_tokens"].keys() == {*COUNTS, "left_out"}
-    assert facts["train_tokens"]["truncated_prompts"] > 0
+    assert facts["counts"].keys() == {*COUNTS, "left_out"}
+    assert facts["counts"]["truncated_prompts"] > 0
     assert facts["evaluation"]["test"]["tokens"]["rows"] == facts["evaluation"]["test"]["rows"] == 16
     assert facts["train"][0]["digest"] == prepared(toy).facts["train"][0]["digest"]
     assert facts["train"][0]["digest"] != facts["evaluation"]["test"]["digest"]
@@ -74,8 +74,8 @@ def test_bad_rows_are_refused_or_counted(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 of 2 rows cannot be used"):  # nor the ones that are bad once cut
         prepared(toy, data=jsonl(tmp_path / "twins.jsonl", [row, twins]), max_length=48)
     facts = prepared(toy, data=data, skip_bad_rows=True, max_length=48).facts
-    assert facts["train_tokens"]["left_out"] == 2
-    assert facts["train_tokens"]["rows"] == 1
+    assert facts["counts"]["left_out"] == 2
+    assert facts["counts"]["rows"] == 1
     assert len(facts["train"][0]["left_out"]) == 1
 
 

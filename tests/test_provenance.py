@@ -6,7 +6,6 @@ import json
 import platform
 from pathlib import Path
 
-import pytest
 import torch
 
 from grainline import provenance
@@ -25,25 +24,6 @@ def test_versions_and_hardware() -> None:
 def test_written_as_json_even_where_json_has_no_type(tmp_path: Path) -> None:
     provenance.write(tmp_path / "p.json", {"dtype": torch.float32, "device": torch.device("cpu"), "rows": 3})
     assert json.loads((tmp_path / "p.json").read_text()) == {"dtype": "torch.float32", "device": "cpu", "rows": 3}
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "recipe.yaml"
-    provenance.write_text(file, "old")
-
-    def fails(self: Path, target: Path) -> Path:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(OSError, match="no space"):
-        provenance.write_text(file, "new")
-    assert file.read_text() == "old"
-
-
-def test_a_write_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    provenance.write_text(tmp_path / "a", "ä\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_bytes() == "ä\n".encode()
 
 
 def test_flat_for_trackers() -> None:

@@ -68,7 +68,7 @@ def test_other_prompt_or_answer_is_another_address(tmp_path: Path, score: Score)
     for other in ([3, 4], [6, 7], [8, 9]), ([3, 4, 5], [6, 8], [8, 9]), ([3, 4, 5, 6], [7], [8, 9]):
         changed = collate([example(0, *other)])
         assert cache.missing([batch, changed]) == [changed]
-        with pytest.raises(KeyError):
+        with pytest.raises(RunError, match="no reference log-probs of answer"):
             cache(changed)
     renamed = collate([example("another row", [3, 4, 5], [8, 9], [6, 7], weights=[(2, 2), (2, 2)])])
     assert cache.missing([renamed]) == []  # neither the row's name nor its weights are part of it

@@ -12,12 +12,12 @@ No pickle is ever written or read. The order of rows and the learning rate are f
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grainline import atomic
 from grainline.errors import RunError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def save(root: Path, step: int, model: nn.Module, optimizer: Optimizer, facts: d
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     described = {"step": step, "facts": facts, "groups": state["param_groups"], "numbers": numbers}
     folder = root / f"step-{step:06d}"
-    with written(folder) as temporary:
+    with atomic.folder(folder) as temporary:
         save_file(
             {key: value.contiguous().cpu().clone() for key, value in tensors.items()}, temporary / "state.safetensors"
         )
@@ -123,26 +123,6 @@ def trainable(model: nn.Module) -> list[tuple[str, Any]]:
     return [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
 
 
-class written:
-    """``with written(folder) as temporary``: fill ``temporary``; it becomes ``folder`` at the end, or vanishes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.temporary = folder.parent / f".{folder.name}.{os.getpid()}"
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir(parents=True)
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.temporary.replace(self.folder)
-        else:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-
-
 def append(file: Path, line: dict[str, Any]) -> None:
     """Append one JSON line and flush it."""
     with file.open("a", encoding="utf-8") as stream:
@@ -161,6 +141,4 @@ def cut(file: Path, *, after: int) -> None:
             continue
         if entry.get("step", 0) <= after:
             lines.append(line)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    temporary.replace(file)
+    atomic.text(file, "".join(line + "\n" for line in lines))

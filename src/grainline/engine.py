@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from grainline.forward import Scorer, choose_layout, probe_length
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
-from grainline.types import Batch, Example, Layout, LogProbs
+from grainline.types import Batch, Example, Layout, LogProbs, Tagged
 
 Reference = Callable[[Batch], LogProbs]
 
@@ -72,12 +73,12 @@ class Engine:
         layout, why = choose_layout(scorer, batches, possible if recipe.layout == "auto" else [recipe.layout])
         return cls(recipe, scorer, layout, why, accelerator, fingerprint)
 
-    def forwards(self, examples: Sequence[Example]) -> list[Batch]:
+    def forwards(self, examples: Sequence[Example], rows: collate.Speaking | None = None) -> list[Batch]:
         """This process's share of ``examples``, as forwards."""
         mine = (self.accelerator.process_index, self.accelerator.num_processes)
         return preferences.forwards(
             examples,
-            rows=self.rows,
+            rows=rows or self.rows,
             layout=self.layout,
             max_tokens=self.recipe.max_tokens,
             share=mine,
@@ -92,18 +93,16 @@ class Engine:
         if self.kind == "snapshot":
             frozen = Scorer(copy.deepcopy(self.scorer.model).requires_grad_(False).eval(), packed=self.scorer.packed)
             return torch.no_grad()(frozen)
-        key = self.fingerprint
-        if self.recipe.model.adapter:
-            weights = (Path(self.recipe.model.adapter) / export.WEIGHTS).read_bytes()
-            key += "-" + hashlib.sha256(weights).hexdigest()[:16]
+        key = f"{self.fingerprint[:32]}-{_digest(self.scorer.causal.config, self.recipe.model.adapter)}"
         cache = ReferenceCache(models.cache_dir() / "reference" / key)
         batches = self.forwards(examples)
         missing = cache.missing(batches)
         cache.fill(track(missing, "reference log-probs", quiet=quiet), self._score)
         self.accelerator.wait_for_everyone()
         cache.reload()
-        if len(missing) < len(batches):
-            self.verified = cache.verify(batches, self._score, tolerance=self.tolerance, seed=self.recipe.seed)
+        fresh = set(map(id, missing))
+        if known := [batch for batch in batches if id(batch) not in fresh]:
+            self.verified = cache.verify(known, self._score, tolerance=self.tolerance, seed=self.recipe.seed)
         return cache
 
     def attach(self, folder: Path) -> None:
@@ -120,7 +119,7 @@ class Engine:
         rows = preferences.evaluate(
             self.scorer,
             self.recipe.objective,
-            self.forwards(examples),
+            self.forwards(examples, rows=_looking(self.rows, examples)),
             reference=reference,
             device=self.accelerator.device,
         )
@@ -128,6 +127,23 @@ class Engine:
         rank = {e.record.id: i for i, e in enumerate(examples)}
         rows.sort(key=lambda row: rank[row["id"]])
         return preferences.Evaluation(preferences.summarise(rows, {e.record.id: e.prompt for e in examples}), rows)
+
+    def trainable(self) -> list[Tagged]:
+        """Every tensor that trains, with its role.
+
+        Raises:
+            RecipeError: one of them is held in half precision, where small updates round away.
+        """
+        found = adapters.tagged(self.recipe.adapter, self.scorer.model)
+        for name, tensor, _ in found:
+            if tensor.dtype in (torch.float16, torch.bfloat16):
+                held = str(tensor.dtype).removeprefix("torch.")
+                raise RecipeError(
+                    f"{name} would be trained in {held}, where small updates round away.",
+                    where="model.dtype",
+                    instead="Set it to float32.",
+                )
+        return found
 
     def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -152,6 +168,22 @@ class Engine:
     def _without_adapter(self, batch: Batch) -> LogProbs:
         with self.adapter_off():
             return self._score(batch)
+
+
+def _looking(rows: collate.Speaking, examples: Sequence[Example]) -> collate.Speaking:
+    """The rows of an evaluation: pairs stay pairs, also for an objective that learns from the chosen answers alone."""
+    return "pairs" if rows == "chosen" and examples[0].record.is_pair else rows
+
+
+def _digest(config: Any, adapter: str | None) -> str:
+    """What besides the base's weights decides log-probs: the model's configuration, and an adapter that goes on."""
+    said = config.to_dict()
+    for key in ("_name_or_path", "transformers_version", "architectures", "use_cache"):
+        said.pop(key, None)
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for name in (export.CONFIG, export.WEIGHTS) if adapter else ():
+        digest.update((Path(adapter or "") / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _check_start(recipe: Recipe) -> None:

@@ -24,9 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grainline import models, probe
+from grainline import atomic, models, probe
 from grainline.errors import ModelError, RunError, nearest
-from grainline.models import whole
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +42,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 def write_initial(model: Any, folder: Path) -> None:
     """Keep a fresh adapter as it starts. Needed before training where the start changes the base."""
-    with whole(folder) as temporary:
+    with atomic.folder(folder) as temporary:
         model.save_pretrained(temporary, save_embedding_layers=False)
 
 
@@ -70,7 +69,7 @@ def write_adapter(
         ModelError: the start changed the base and ``initial`` is missing.
     """
     said = probe.measure(model, _ids(tokenizer, ids))
-    with whole(folder) as temporary:
+    with atomic.folder(folder) as temporary:
         if not _is_peft(model):
             _save_model(model, temporary, tokenizer)
         else:
@@ -118,7 +117,7 @@ def write_merged(
     """
     stored = probe.measure(model, _ids(tokenizer, ids))
     plain = merged(model, dtype)
-    with whole(folder) as temporary:
+    with atomic.folder(folder) as temporary:
         _save_model(plain, temporary, tokenizer)
         again = _read_model(temporary, plain)
         error = probe.distance(again, stored)
@@ -218,6 +217,7 @@ def export(
     folder = source / "adapter" if (source / "adapter").is_dir() else source
     if not (folder / CONFIG).is_file() and not (folder / "config.json").is_file():
         raise RunError("no adapter there.", where=str(source), instead="Give a finished run, or an adapter's folder.")
+    _check_target(to, source)
     choice = _base_choice(source, folder, base)
     loaded = models.load(choice)
     adapted = load_adapter(loaded.model, folder)
@@ -225,12 +225,21 @@ def export(
     if format == "merged" and _is_peft(adapted):
         write_merged(adapted, to, tokenizer=loaded.tokenizer, ids=ids, methods=methods)
         return json.loads((to / "export.json").read_text(encoding="utf-8"))
-    with whole(to) as temporary:
+    with atomic.folder(to) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
         error = probe.check(adapted, folder) if ids else None
         facts = {"max_error_nats": error, "dtype": probe.dtype_name(adapted)}
         (temporary / "README.md").write_text(card(adapted, methods=methods, facts=facts), encoding="utf-8")
         return _write_facts(temporary, "peft" if _is_peft(adapted) else "merged", adapted, facts)
+
+
+def _check_target(to: Path, source: Path) -> None:
+    """An export replaces an earlier export, and nothing else."""
+    ours = (to / "export.json").is_file()
+    if to.exists() and not ours and not (to.is_dir() and not any(to.iterdir())):
+        raise RunError("something else is there.", where=str(to), instead="Export to a new or an empty folder.")
+    if to.resolve() in (source.resolve(), *source.resolve().parents):
+        raise RunError("the export would replace what it is made of.", where=str(to), instead="Choose another folder.")
 
 
 def _base_choice(

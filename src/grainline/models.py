@@ -18,12 +18,11 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import pretrained
+from grainline import atomic, pretrained
 from grainline.errors import ModelError, nearest
 
 if TYPE_CHECKING:
@@ -143,19 +142,6 @@ def locate(choice: ModelChoice | Choice | str) -> Place:
 def cache_dir() -> Path:
     """Where converted models are kept: ``$GRAINLINE_CACHE``, or ``~/.cache/grainline``."""
     return Path(os.environ.get("GRAINLINE_CACHE") or Path.home() / ".cache" / "grainline").expanduser()
-
-
-@contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """Fill the folder that is handed out: it becomes ``folder`` at the end, or vanishes if anything fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        made, old = Path(scratch) / "made", Path(scratch) / "old"
-        made.mkdir()
-        yield made
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(old)
-        made.rename(folder)
 
 
 def device(name: str = "auto") -> torch.device:
@@ -324,16 +310,17 @@ def _convert(package: Path, alias: Alias, folder: Path) -> None:
     print(f"Converting {alias.gguf} of {package.name} into {folder}: once, about half a minute.", file=sys.stderr)
     model = pretrained.model(str(package), {"dtype": "float32"}, name=alias.gguf, gguf=alias.gguf)
     tokenizer = pretrained.tokenizer(str(package), {}, name=alias.gguf, gguf=alias.gguf)
-    try:
-        with whole(folder) as made:
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
-            origin = {"from": f"{package.name}/{alias.gguf}", "hub": alias.hub, "licence": alias.licence}
-            (made / "origin.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
-    except OSError:
-        if not (folder / "config.json").is_file():
-            raise
-        # Another process was first: its folder is as good.
+    with contextlib.suppress(_Taken), atomic.folder(folder) as made:
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        origin = {"from": f"{package.name}/{alias.gguf}", "hub": alias.hub, "licence": alias.licence}
+        (made / "origin.json").write_text(json.dumps(origin, indent=1), encoding="utf-8")
+        if (folder / "config.json").is_file():
+            raise _Taken  # another process was first, and may be read already: its folder is as good
+
+
+class _Taken(Exception):
+    """What was to be made is there."""
 
 
 # ------------------------------------------------------------------------------------------------- options

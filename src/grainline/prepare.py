@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grainline import rooms
 from grainline.data import collate, load, mixture
+from grainline.data.audit import audit
 from grainline.data.encode import Encoder
-from grainline.errors import DataError, RecipeError
+from grainline.errors import DataError, RecipeError, nearest
+from grainline.objectives._seam import NEEDS
 from grainline.progress import say
 from grainline.recipe import DataChoice, HeldOutChoice, Recipe
 from grainline.types import Example, Record
@@ -28,11 +31,25 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
     Raises:
         DataError: rows that cannot be used (unless ``skip_bad_rows``), or data without what a method needs.
     """
+    for remark in audit(tokenizer):
+        say(f"tokenizer: {remark}", quiet=quiet)
+    unmet = recipe.objective.needs - NEEDS
+    if unmet:
+        raise RecipeError(
+            f"{rooms.text(recipe.objective)} needs {', '.join(sorted(unmet))}.",
+            where="objective",
+            instead=nearest(min(unmet), NEEDS),
+        )
     read = [_read(choice, recipe) for choice in recipe.data]
     mixed = mixture.mix([(f.records, c.weight) for f, c in zip(read, recipe.data, strict=True)], seed=recipe.seed)
     train, counts = _encode(mixed, read, recipe, tokenizer, quiet)
     held_out, described = prepare_held_out(recipe, recipe.evaluation.data, tokenizer, quiet=quiet)
-    facts = {"train": [_described(f) for f in read], "train_tokens": counts, "evaluation": described}
+    facts = {
+        "train": [_described(f) for f in read],
+        "counts": counts,
+        "tokens": _digest(train),
+        "evaluation": described,
+    }
     return Prepared(train, held_out, facts)
 
 
@@ -52,6 +69,15 @@ def _read(choice: DataChoice | HeldOutChoice, recipe: Recipe) -> load.Loaded:
     found = load.read(choice.path, split=choice.split)
     load.refuse(found, skip_bad_rows=recipe.skip_bad_rows)
     return found
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """sha256 of all tokens in order: it changes with the template too, say one that writes today's date."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for answer in example.answers:
+            digest.update(collate.content_key(example.prompt, answer.ids).encode())
+    return digest.hexdigest()
 
 
 def _described(found: load.Loaded) -> dict[str, Any]:
@@ -80,6 +106,7 @@ def _encode(
         f"prompts shortened to fit {recipe.max_length} tokens": counts["truncated_prompts"],
         f"answers cut to fit {recipe.max_length} tokens": counts["truncated_answers"],
         "answers that would merge with their prompt's last token": counts["boundary_merges"],
+        "special tokens in the answers' own words": counts["control_tokens"],
         "unusable rows left out": left_out,
     }
     said = "".join(f"; {count} {what}" for what, count in notes.items() if count)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grainline import atomic
+
 PACKAGES = ("grainline", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
 
 
@@ -34,14 +36,7 @@ def gathered() -> dict[str, Any]:
 
 def write(file: Path, facts: Mapping[str, Any]) -> None:
     """JSON, atomically."""
-    write_text(file, json.dumps(facts, indent=1, default=str))
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace ``file`` by ``text``, or leave it as it was."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    atomic.text(file, json.dumps(facts, indent=1, default=str))
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

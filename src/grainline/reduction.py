@@ -66,7 +66,9 @@ def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dic
     if losses.margin is not None:
         margin_P = losses.margin
         sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": wins(margin_P).sum()}
-    return {k: v.double().cpu() for k, v in (sums | {k: v.sum() for k, v in losses.log.items()}).items()}
+    sums |= {name: value.sum() for name, value in losses.log.items()}
+    together = torch.stack([value.to(loss.dtype) for value in sums.values()])  # one transfer
+    return dict(zip(sums, together.detach().cpu().double().unbind(), strict=True))
 
 
 def means(sums: dict[str, Tensor], accelerator: Accelerator) -> Metrics:

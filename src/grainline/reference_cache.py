@@ -14,12 +14,12 @@ Files are safetensors, written whole or not at all, and never changed; an interr
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grainline import atomic
 from grainline.errors import RunError
 from grainline.types import Batch, LogProbs
 
@@ -88,11 +88,9 @@ class ReferenceCache:
             "stops": torch.tensor([len(v) for v in self._new.values()]).cumsum(0),
             "logprobs": torch.cat(list(self._new.values())),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256("".join(self._new).encode()).hexdigest()[:24]
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        save_file(tensors, temporary)
-        temporary.replace(self.folder / f"{name}.safetensors")
+        with atomic.file(self.folder / f"{name}.safetensors") as temporary:
+            save_file(tensors, temporary)
         self._known |= self._new
         self._new = {}
 

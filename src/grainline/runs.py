@@ -26,14 +26,14 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 
-from grainline import checkpoint, export, models, provenance, rooms
+from grainline import atomic, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
-from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
+from grainline.forward import Scorer
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
@@ -48,12 +48,33 @@ def align(model: Any, data: Any, **choices: Any) -> Run:
 
     Args:
         model: hub id, folder or alias, or a mapping of :class:`~grainline.recipe.ModelChoice` fields.
-        data: path, hub id, a mapping or a list of them (a mixture).
+        data: path, hub id, a mapping or a list of them (a mixture); or rows in memory (a ``datasets.Dataset``, a list
+            of dicts), which are kept in the run's folder.
         choices: any other key of :class:`~grainline.recipe.Recipe`, written as in YAML; and ``resume``, ``callbacks``,
             ``progress`` as in :func:`run`.
     """
     options = {key: choices.pop(key) for key in ("resume", "callbacks", "progress") if key in choices}
+    kept = Path(choices.get("out", "runs/latest")) / "data"
+    data = _on_disk(data, kept / "train.jsonl")
+    evaluation = dict(choices.get("evaluation") or {})
+    if isinstance(evaluation.get("data"), Mapping):
+        named = evaluation["data"].items()
+        evaluation["data"] = {name: _on_disk(rows, kept / f"{name}.jsonl") for name, rows in named}
+    elif evaluation:
+        evaluation["data"] = _on_disk(evaluation.get("data"), kept / "test.jsonl")
+    choices |= {"evaluation": evaluation} if evaluation else {}
     return run(recipes.load({"model": model, "data": data, **choices}), **options)
+
+
+def _on_disk(data: Any, file: Path) -> Any:
+    """Rows in memory -> the file they are kept in, so that the run can be resumed; anything else as it is."""
+    in_memory = hasattr(data, "column_names") or (
+        isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping) and "path" not in data[0]
+    )
+    if not in_memory:
+        return data
+    atomic.text(file, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in data))
+    return str(file)
 
 
 def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), progress: bool = True) -> Run:
@@ -70,7 +91,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     """
     folder = Path(recipe.out)
     _check_trackers(recipe)
-    _check_folder(folder, recipe, resume)
+    recipe = claim.continued(folder, recipe) if resume else claim.fresh(folder, recipe)
     accelerator = _accelerator(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
     set_seed(recipe.seed)
@@ -86,22 +107,27 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     loaded = models.load(recipe.model)
     say(f"model: {loaded.source}", quiet=quiet)
     engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
+    if recipe.model.adapter is None:
+        recipe.adapter.config(loaded.model)  # and so is a target that matches nothing
+    resolved = _resolved(recipe, loaded, engine, steps)
+    facts: dict[str, Any] = {"model": {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}}
+    facts |= {"device": accelerator.device, "data": prepared.facts, "seed": recipe.seed}
+    if resume:
+        claim.check_same(folder, facts)
+    elif accelerator.is_main_process:
+        claim.take(folder, recipes.dump(resolved))
+    accelerator.wait_for_everyone()
     say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
     used = _distinct(row for step in range(steps) for row in order.step(step))
     held_out = [row for rows in prepared.held_out.values() for row in rows]
     reference = engine.reference([*used, *held_out], quiet=quiet)
-    folder.mkdir(parents=True, exist_ok=True)
     engine.attach(folder)
     _check_best(recipe, engine, prepared, reference)
-    parameters = adapters.tagged(recipe.adapter, engine.scorer.model)
+    parameters = engine.trainable()
     optimizer = recipe.optimizer(parameters)
-    resolved = _resolved(recipe, loaded, engine, steps)
     if accelerator.is_main_process:
-        provenance.write_text(folder / "recipe.yaml", recipes.dump(resolved))
-        origin = {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}
-        facts = {"model": origin | {"device": accelerator.device}, "data": prepared.facts, "seed": recipe.seed}
-        facts = provenance.gathered() | facts | {"run": engine.facts(parameters)}
-        provenance.write(folder / "provenance.json", facts)
+        atomic.text(folder / "recipe.yaml", recipes.dump(resolved))
+        provenance.write(folder / "provenance.json", provenance.gathered() | facts | {"run": engine.facts(parameters)})
     trained, total = (sum(p.numel() for p in ps) for ps in ([t.tensor for t in parameters], loaded.model.parameters()))
     say(f"adapter: {trained:,} trainable of {total:,} parameters; {steps} steps of {recipe.batch_size}", quiet=quiet)
     if recipe.trackers:
@@ -194,12 +220,13 @@ class Run:
         engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
         reference = engine.reference(everything, quiet=quiet)
         name = "policy" if recipe.model.adapter else "default"  # "default" is then the adapter training started from
+        packed = engine.scorer.packed
         with engine.scorer.plain() as model:
-            engine.scorer.model = export.load_adapter(model, self.adapter, name=name)
-        engine.scorer.eval()
+            trained = export.load_adapter(model, self.adapter, name=name)
+        engine.scorer = Scorer(trained, packed=packed).eval()
         found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
         for name, evaluation in found.items():
-            provenance.write_text(
+            atomic.text(
                 self.folder / f"evaluation-{name.replace('/', '-')}.json",
                 json.dumps({"data": facts[name], **evaluation._asdict()}, indent=1),
             )
@@ -210,31 +237,13 @@ class Run:
         return export.export(self.folder, to, format, methods=_methods(self.recipe))
 
 
-def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """The folder is this recipe's, or nobody's."""
-    existing = folder / "recipe.yaml"
-    if resume:
-        if not existing.is_file():
-            raise RunError("nothing to resume: no recipe.yaml.", where=str(folder), instead="Start it without resume.")
-        changed = recipes.differences(recipes.load(existing), recipe)
-        if changed:
-            raise RunError(
-                f"the run was started with another recipe ({', '.join(changed)} differ).",
-                where=str(folder),
-                instead="Resume with the run's own recipe.yaml, or choose another out.",
-            )
-    elif existing.is_file():
-        raise RunError(
-            "this folder holds a run already.", where=str(folder), instead="Resume it, or choose another out."
-        )
-
-
 def _accelerator(recipe: Recipe, **options: Any) -> Accelerator:
     """Accelerate, with as many processes as were started: left to itself it takes a machine without GPU for one."""
     device = models.device(recipe.model.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # accelerate takes the current one
     accelerator = Accelerator(cpu=device.type == "cpu", **options)
+    _check_launch(accelerator)
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", 1)):
         raise RunError(
             f"{os.environ['WORLD_SIZE']} processes were started, {accelerator.num_processes} would train together.",
@@ -242,6 +251,22 @@ def _accelerator(recipe: Recipe, **options: Any) -> Accelerator:
             instead="Start one, or set model.device to cpu or cuda.",
         )
     return accelerator
+
+
+def _check_launch(accelerator: Accelerator) -> None:
+    """What accelerate was told elsewhere (its configuration, the environment) must not change numbers in silence."""
+    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise RunError(
+            f"{accelerator.distributed_type.value} is not supported yet.",
+            where="accelerate",
+            instead="Start processes with torchrun.",
+        )
+    if accelerator.mixed_precision != "no" or accelerator.gradient_accumulation_steps != 1:
+        raise RunError(
+            "its configuration asks for mixed precision or gradient accumulation.",
+            where="accelerate",
+            instead="Set model.dtype and batch_size in the recipe instead.",
+        )
 
 
 def _check_trackers(recipe: Recipe) -> None:
@@ -268,9 +293,9 @@ def _check_best(recipe: Recipe, engine: Engine, prepared: Prepared, reference: R
 
 
 def _resolved(recipe: Recipe, loaded: models.LoadedModel, engine: Engine, steps: int) -> Recipe:
-    """The recipe with nothing left open."""
+    """The recipe with all that sets numbers decided. The device is not: a run may go on, and be used, elsewhere."""
     dtype: Any = str(loaded.dtype).removeprefix("torch.")
-    model = dataclasses.replace(recipe.model, dtype=dtype, device=str(engine.accelerator.device))
+    model = dataclasses.replace(recipe.model, dtype=dtype)
     kind = engine.kind if engine.needs_reference else recipe.reference
     return dataclasses.replace(recipe, model=model, steps=steps, layout=engine.layout, reference=kind)
 
@@ -321,7 +346,7 @@ def _finish(
         comparable = hasattr(engine.scorer.model, "disable_adapter") and off_is_reference
         with engine.scorer.plain() as model:
             rows = samples.compare(model, tokenizer, few, off=engine.adapter_off if comparable else None)
-        provenance.write_text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        atomic.text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _distinct(examples: Iterable[Example]) -> list[Example]:

@@ -262,6 +262,8 @@ def _improved(best: str, metrics: Metrics, facts: dict[str, Any], step: int) -> 
     name, sign = best.removeprefix("-"), -1 if best.startswith("-") else 1
     if name not in metrics:
         raise RecipeError(f"no metric {name!r}", where="evaluation.best", instead=f"There are: {', '.join(metrics)}.")
+    if facts.get("metric") != best:  # a resumed run may look at something else
+        facts |= {"metric": best, "best": None, "best_step": None, "stale": 0}
     if facts["best"] is None or sign * metrics[name] > sign * facts["best"]:
         facts |= {"best": metrics[name], "best_step": step, "stale": 0}
         return True

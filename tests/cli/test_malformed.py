@@ -128,3 +128,9 @@ def test_recipe(case: str, toy: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_commands(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in refused(arguments, capsys)
+
+
+def test_a_place_that_cannot_be_written(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "run"
+    assert "file" in refused(["align", f"model={toy.model}", f"data={toy.pairs}", f"out={place}"], capsys)

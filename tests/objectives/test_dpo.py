@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from grainline import rooms
+from grainline.errors import SpecError
 from grainline.objectives.dpo import DPO
 from grainline.types import LogProbs, Losses, Pairs
 
@@ -114,8 +116,9 @@ def trl_loss(policy: Tensor, reference: Tensor, mask: Tensor, spec: DPO) -> Tens
     return trl.DPOTrainer._compute_loss(trainer, lambda **_: said, inputs, False)
 
 
-@pytest.mark.parametrize("divergence", sorted(TRL_NAMES))
-@pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize(
+    ("divergence", "alpha"), [*((name, 0.5) for name in sorted(TRL_NAMES)), *(("alpha", a) for a in (0.25, 1.0, 1.5))]
+)
 def test_equals_trl(divergence: str, alpha: float) -> None:
     generator = torch.Generator().manual_seed(0)
     mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 2, 7, 6, 4])[:, None]
@@ -170,3 +173,8 @@ def test_rewards_are_zero_at_the_reference(text: str) -> None:
 def test_refuses_what_makes_no_sense(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DPO(**wrong)
+
+
+def test_an_option_that_would_do_nothing_is_refused() -> None:
+    with pytest.raises(SpecError, match="alpha is read with divergence=alpha only"):
+        rooms.parse("objectives", "dpo:alpha=0.3")

@@ -35,6 +35,8 @@ def align(
     from grainline.cli import _print
 
     words = [recipe, *(overrides or ())]
+    if Path(recipe).is_dir():  # a run's folder may have been moved since its recipe was written
+        words.append(f"out={recipe}")
     from_words = "=" in recipe and not Path(recipe).exists()
     chosen = recipes.load({} if from_words else recipe, words if from_words else words[1:], notice=_print.note)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from grainline.objectives._parts import divergence_score, halves, log_ratio, logistic
 from grainline.types import Losses, Term, spec
@@ -43,6 +43,12 @@ class DPO:
     """Divergence between policy and reference; reverse_kl is DPO itself."""
     alpha: float = 0.5
     """Shape of the alpha divergence: 1 = reverse_kl, 0 = forward_kl, as in TRL; read by no other divergence."""
+
+    @model_validator(mode="after")
+    def _alpha_is_read(self) -> DPO:
+        if self.alpha != 0.5 and self.divergence != "alpha":
+            raise ValueError("alpha is read with divergence=alpha only")
+        return self
 
     def __call__(self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]) -> Losses:
         score_B = self.beta * divergence_score(log_ratio(policy, reference), self.divergence, self.alpha)

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from grainline.recipe.files import as_dict, differences, dump, fingerprint, load, schema, text
+from grainline.recipe.files import as_dict, differences, dump, fingerprint, load, resumed, schema, text
 from grainline.recipe.preset import Preset, presets
 from grainline.recipe.value import (
     MAY_CHANGE,
@@ -40,6 +40,7 @@ __all__ = [
     "fingerprint",
     "load",
     "presets",
+    "resumed",
     "schema",
     "text",
 ]

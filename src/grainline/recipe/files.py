@@ -112,6 +112,14 @@ def differences(started: Recipe, wanted: Recipe) -> list[str]:
     return [key for key in keys if not (key in _LEFT_OPEN and {one[key], other[key]} & {None, "auto"})]
 
 
+def resumed(started: Recipe, wanted: Recipe) -> Recipe:
+    """The recipe a run was ``started`` with, and of ``wanted`` only what :data:`MAY_CHANGE`."""
+    whole = {key: getattr(wanted, key) for key in MAY_CHANGE if "." not in key}
+    model = {key.removeprefix("model."): key for key in MAY_CHANGE if key.startswith("model.")}
+    parts = {name: getattr(wanted.model, name) for name in model}
+    return dataclasses.replace(started, **whole, model=dataclasses.replace(started.model, **parts))
+
+
 _LEFT_OPEN = ("steps", "layout", "reference", "model.dtype")
 
 

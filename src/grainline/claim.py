@@ -1,0 +1,66 @@
+"""Whose folder is it? A run's folder belongs to one recipe, one model and one set of rows from its first minute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grainline import recipe as recipes
+from grainline.errors import RunError
+from grainline.recipe import Recipe
+
+
+def fresh(folder: Path, recipe: Recipe) -> Recipe:
+    """The folder is nobody's."""
+    if (folder / "recipe.yaml").is_file():
+        raise RunError(
+            "this folder holds a run already.", where=str(folder), instead="Resume it, or choose another out."
+        )
+    return recipe
+
+
+def continued(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe the run was started with, as it was resolved then, and of ``recipe`` only what may change."""
+    existing = folder / "recipe.yaml"
+    if not existing.is_file():
+        raise RunError("nothing to resume: no recipe.yaml.", where=str(folder), instead="Start it without resume.")
+    started = recipes.load(existing)
+    changed = recipes.differences(started, recipe)
+    if changed:
+        raise RunError(
+            f"the run was started with another recipe ({', '.join(changed)} differ).",
+            where=str(folder),
+            instead="Resume with the run's own recipe.yaml, or choose another out.",
+        )
+    return recipes.resumed(started, recipe)
+
+
+def take(folder: Path, content: str) -> None:
+    """Make the folder this run's, unless another run was faster; from here on it can be resumed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "recipe.yaml").open("x", encoding="utf-8") as stream:
+            stream.write(content)
+    except FileExistsError as error:
+        raise RunError("another run has just begun here.", where=str(folder), instead="Choose another out.") from error
+
+
+def check_same(folder: Path, facts: Mapping[str, Any]) -> None:
+    """A run goes on with the data and the model it began with."""
+    file = folder / "provenance.json"
+    if not file.is_file():
+        return  # it never came to the first step
+    before = json.loads(file.read_text(encoding="utf-8"))
+    for what, old, new in (
+        ("model", before["model"]["sha256"], facts["model"]["sha256"]),
+        ("training data", *([part.get("digest") for part in f["data"]["train"]] for f in (before, facts))),
+        ("tokens of the training data", before["data"]["tokens"], facts["data"]["tokens"]),
+    ):
+        if old != new:
+            raise RunError(
+                f"the {what} changed since the run was started.",
+                where=str(folder),
+                instead="Put it back, or start a new run.",
+            )
