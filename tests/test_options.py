@@ -235,7 +235,7 @@ def _(world: World) -> None:
 @case("data.weight")
 def _(world: World) -> None:
     half = {"data": {"path": world.toy.pairs, "weight": 0.5}}
-    assert world.facts(**half)["data"]["train_tokens"]["rows"] == 20
+    assert world.facts(**half)["data"]["counts"]["rows"] == 20
     world.changes(**half)
 
 
@@ -373,7 +373,7 @@ def _(world: World) -> None:
 @case("max_length")
 def _(world: World) -> None:
     short = {"max_length": 24}
-    assert world.facts(**short)["data"]["train_tokens"]["truncated_prompts"] > 0
+    assert world.facts(**short)["data"]["counts"]["truncated_prompts"] > 0
     world.changes(**short)
 
 
