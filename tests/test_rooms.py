@@ -99,8 +99,8 @@ def test_a_value_is_read_and_written(odd: str, written: str, field: str, value: 
 
 
 def test_a_method_inside_a_method(odd: str) -> None:
-    read = rooms.parse("objectives", f"{odd}:inner=(dpo:beta=0.2,alpha=1),count=3")
-    assert (read.inner, read.count) == (rooms.parse("objectives", "dpo:beta=0.2,alpha=1"), 3)
+    read = rooms.parse("objectives", f"{odd}:inner=(dpo:beta=0.2,label_smoothing=0.1),count=3")
+    assert (read.inner, read.count) == (rooms.parse("objectives", "dpo:beta=0.2,label_smoothing=0.1"), 3)
     assert rooms.parse("objectives", rooms.text(read)) == read
 
 
