@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from grainline.recipe.files import as_dict, differences, dump, fingerprint, load, resumed, schema, text
+from grainline.recipe.files import as_dict, differences, dump, fingerprint, load, resumed, schema
 from grainline.recipe.preset import Preset, presets
 from grainline.recipe.value import (
     MAY_CHANGE,
@@ -42,5 +42,4 @@ __all__ = [
     "presets",
     "resumed",
     "schema",
-    "text",
 ]

@@ -91,11 +91,6 @@ def schema() -> dict[str, Any]:
     return recipe_schema(Recipe)
 
 
-def text(method: Any) -> str:
-    """A method's value -> its text, as it stands in a recipe."""
-    return rooms.text(method)
-
-
 def fingerprint(recipe: Recipe) -> str:
     """Hexadecimal SHA-256 of all that determines what is learnt: everything but :data:`MAY_CHANGE`."""
     fixed = {key: value for key, value in _leaves(as_dict(recipe)).items() if not _may_change(key)}
