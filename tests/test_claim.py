@@ -31,9 +31,9 @@ def start(toy: Toy, out: Path, **more: Any) -> Run:
 
 
 def test_two_runs_cannot_take_one_folder(tmp_path: Path) -> None:
-    claim.take(tmp_path / "run", "model: m\n")
+    claim.take(tmp_path / "run" / "recipe.yaml", "model: m\n")
     with pytest.raises(RunError, match="another run has just begun here"):
-        claim.take(tmp_path / "run", "model: m\n")
+        claim.take(tmp_path / "run" / "recipe.yaml", "model: m\n")
 
 
 def test_a_run_goes_on_with_its_rows(toy: Toy, tmp_path: Path) -> None:

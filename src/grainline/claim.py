@@ -37,14 +37,15 @@ def continued(folder: Path, recipe: Recipe) -> Recipe:
     return recipes.resumed(started, recipe)
 
 
-def take(folder: Path, content: str) -> None:
-    """Make the folder this run's, unless another run was faster; from here on it can be resumed."""
+def take(recipe: Path, content: str) -> None:
+    """Make the folder of ``recipe`` this run's, unless another run was faster; from here on it can be resumed."""
+    recipe.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "recipe.yaml").open("x", encoding="utf-8") as stream:
+        with recipe.open("x", encoding="utf-8") as stream:
             stream.write(content)
     except FileExistsError as error:
-        raise RunError("another run has just begun here.", where=str(folder), instead="Choose another out.") from error
+        where = str(recipe.parent)
+        raise RunError("another run has just begun here.", where=where, instead="Choose another out.") from error
 
 
 def check_same(folder: Path, facts: Mapping[str, Any]) -> None:

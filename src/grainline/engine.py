@@ -19,7 +19,7 @@ from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
-from grainline.forward import Scorer, choose_layout, probe_length
+from grainline.forward import Scorer, choose_layout, probe_length, rounding
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
@@ -39,8 +39,7 @@ class Engine:
         self.rows = collate.speaking(recipe.objective.needs)
         self.needs_reference = "reference" in recipe.objective.needs
         self.kind = ("cache" if recipe.reference == "auto" else recipe.reference) if self.needs_reference else "off"
-        dtype = next(scorer.causal.parameters()).dtype
-        self.tolerance = {torch.float32: 1e-3, torch.float64: 1e-6}.get(dtype, 0.5)
+        self.tolerance = rounding(scorer.causal)
         self.verified: float | None = None
         _check_reference(recipe, self.kind, self.needs_reference)
 

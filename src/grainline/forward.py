@@ -249,6 +249,11 @@ class Chosen(NamedTuple):
     why: str
 
 
+def rounding(model: nn.Module) -> float:
+    """Nats a token by which two exact ways of computing one log-prob may differ, for the dtype ``model`` is held in."""
+    return {torch.float32: 1e-3, torch.float64: 1e-6}.get(next(model.parameters()).dtype, 0.5)
+
+
 def choose_layout(
     scorer: Scorer, batches: Mapping[Layout, Batch], possible: Sequence[Layout], *, tolerance: float | None = None
 ) -> Chosen:
@@ -262,8 +267,7 @@ def choose_layout(
     Raises:
         ModelError: none of the possible layouts agrees.
     """
-    dtype = next(scorer.causal.parameters()).dtype
-    tolerance = tolerance or {torch.float32: 1e-3, torch.float64: 1e-6}.get(dtype, 0.5)
+    tolerance = tolerance or rounding(scorer.causal)
     with torch.no_grad(), scorer.plain():
         truth = _plain_logprobs(scorer.causal, batches["padded"])
     tried = []

@@ -114,8 +114,8 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     facts |= {"device": accelerator.device, "data": prepared.facts, "seed": recipe.seed}
     if resume:
         claim.check_same(folder, facts)
-    elif accelerator.is_main_process:
-        claim.take(folder, recipes.dump(resolved))
+    if accelerator.is_main_process:
+        (atomic.text if resume else claim.take)(folder / "recipe.yaml", recipes.dump(resolved))
     accelerator.wait_for_everyone()
     say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
     used = _distinct(row for step in range(steps) for row in order.step(step))
@@ -126,7 +126,6 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     parameters = engine.trainable()
     optimizer = recipe.optimizer(parameters)
     if accelerator.is_main_process:
-        atomic.text(folder / "recipe.yaml", recipes.dump(resolved))
         provenance.write(folder / "provenance.json", provenance.gathered() | facts | {"run": engine.facts(parameters)})
     trained, total = (sum(p.numel() for p in ps) for ps in ([t.tensor for t in parameters], loaded.model.parameters()))
     say(f"adapter: {trained:,} trainable of {total:,} parameters; {steps} steps of {recipe.batch_size}", quiet=quiet)
