@@ -90,3 +90,17 @@ def test_a_run_that_fails_gives_the_cursor_back(terminal: io.StringIO) -> None:
     shown.close()
     shown.close()
     assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex("\x1b[?25l")
+
+
+def test_the_start_is_said_once_and_the_first_step_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import TrainerControl, TrainerState
+
+    start = {"start/policy_minus_reference": 0.0, "start/loss": 0.693147, "start/constant": 0.693147}
+    state, control, bar = TrainerState(max_steps=1), TrainerControl(), progress.ShowProgress()
+    bar.on_train_begin(None, state, control)
+    bar.on_log(None, state, control, logs=start)
+    state.global_step = 1
+    bar.on_log(None, state, control, logs={"step": 1, "loss": 0.7, **start})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("before step 1: policy = reference within 0.0e+00")
+    assert second.startswith("training 1/1  loss 0.7000")

@@ -73,7 +73,7 @@ class ShowProgress:
             self._progress.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "start/loss" in logs:
+        if "start/loss" in logs and "loss" not in logs:  # the first step's line holds them too
             apart, loss, constant = logs["start/policy_minus_reference"], logs["start/loss"], logs.get("start/constant")
             due = f" (the objective's constant: {constant:.6f})" if constant is not None else ""
             self._say(f"before step 1: policy = reference within {apart:.1e} nats a token; loss {loss:.6f}{due}")
