@@ -22,7 +22,7 @@ from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
 from grainline.optimizers.adamw import AdamW
 from grainline.trainer import Outcome, Plan, fit
-from grainline.types import Answer, AnswerTokens, Batch, Example, LogProbs, Record
+from grainline.types import Answer, AnswerTokens, Batch, Example, LogProbs, Record, Span
 
 WINDOW = 6  # sliding window of those architectures that have one: much shorter than the rows of `questions`
 
@@ -44,6 +44,17 @@ def example(
     loud = weights or [[1.0] * len(ids) for ids in answers]
     tokens = [AnswerTokens(tuple(ids), ((0, 0),) * len(ids), tuple(w)) for ids, w in zip(answers, loud, strict=True)]
     return Example(record, tuple(prompt), tuple(tokens))
+
+
+def judged(one: Example, *sides: Sequence[tuple[str, float]]) -> Example:
+    """``one`` with a score in each aspect for each answer as a whole, (aspect, score) pairs a side, and as segments."""
+    answers = tuple(Answer("x", tuple(Span(0, 1, aspect, score) for aspect, score in side)) for side in sides)
+    means = [sum(score for _, score in side) / len(side) for side in sides]
+    tokens = tuple(
+        tokens._replace(segment=(0,) * len(tokens.ids), score=(mean,))
+        for tokens, mean in zip(one.answers, means, strict=True)
+    )
+    return one._replace(record=one.record._replace(answers=answers), answers=tokens)
 
 
 def numbers(count: int, seed: object, vocabulary: int = 96) -> list[int]:

@@ -40,6 +40,8 @@ RUN = LOOP | {
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic"}
 CHOICES = frozenset({"rooms", "recipe", "presets"})
+# What only the command line asks for.
+VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation"})
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -61,7 +63,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "curation": CURRENCY | {"data", "forward", "rewards"},
     "evaluation": CURRENCY | {"data", "forward"},
     "reference_cache": CURRENCY | {"atomic"},
-    "watch": CURRENCY,
+    "watch": CURRENCY | {"progress", "checkpoint"},
     "atomic": frozenset(),
     "checkpoint": CURRENCY | {"atomic"},
     "progress": CURRENCY,
@@ -69,12 +71,26 @@ ALLOWED: dict[str, frozenset[str]] = {
     "reduction": CURRENCY,
     "events": CURRENCY | {"reduction"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"report"},
+    "footprint": CURRENCY | {"forward"},
+    "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
+    "forecast": CURRENCY | SEAMS | CHOICES | {"models", "export", "prepare", "engine", "course", "footprint"},
+    "rehearsal": CURRENCY | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
+    "machine": frozenset(),
+    "doctor": CURRENCY | {"models", "provenance", "machine"},
+    "replay": CURRENCY | RUN | CHOICES | {"runs"},
+    "conversation": CURRENCY | CHOICES | {"data", "models", "export"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},
     "averaging": CURRENCY | {"runs", "curation", "evaluation"},
     "report": frozenset({"errors"}),
-    "cli": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "rounds", "study", "averaging", "report", "__init__"},
+    "cli": CURRENCY
+    | SEAMS
+    | STAGES
+    | RUN
+    | CHOICES
+    | VERBS
+    | {"runs", "rounds", "study", "averaging", "report", "__init__"},
     "__init__": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "rounds", "study", "averaging", "report"},
     "__main__": frozenset({"cli"}),
 }

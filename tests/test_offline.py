@@ -45,4 +45,4 @@ def test_a_run_needs_no_network(toy: Toy, tmp_path: Path) -> None:
         [sys.executable, "-c", SEALED, *arguments], capture_output=True, text=True, check=False, env=environment
     )
     assert said.returncode == 0, said.stderr
-    assert said.stdout.split() == ["3", "[]"]
+    assert said.stdout.split() == ["4", "[]"]  # before, two steps, after

@@ -117,7 +117,7 @@ def test_option_of_a_method(option: str, world: World) -> None:
         return
     room, _, rest = option.partition("/")
     name, _, field = rest.partition(".")
-    file = HERE / room / f"test_{name.replace('-', '_')}.py"
+    file = HERE / room / f"test_{rooms.load(room, name).__module__.rpartition('.')[2]}.py"
     tests = {node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if hasattr(node, "name")}
     assert f"test_option_{field}" in tests, f"{option} has no case here, nor test_option_{field} in {file}"
 
@@ -232,6 +232,24 @@ def _(world: World) -> None:
     assert json.loads((run.folder / "provenance.json").read_text())["data"]["train"][0]["rows"] == 6
 
 
+def rated(count: int) -> list[dict[str, Any]]:
+    """Two answers each to ``count`` questions, as HelpSteer has them; the last two are equally good."""
+    ratings = [(n % 2, 3, 4) for n in range(2 * count - 1)] + [(0, 3, 4)]
+    names = ("helpfulness", "correctness", "coherence")
+    return [
+        {"prompt": f"why {n // 2}?", "response": f"because {n}", **dict(zip(names, ratings[n], strict=True))}
+        for n in range(2 * count)
+    ]
+
+
+@case("data.format")
+def _(world: World) -> None:
+    data = {"path": jsonl(world.folder / "rated.jsonl", rated(4)), "format": "helpsteer"}
+    run = align(**world.toy.choices(world.folder / "run", data=data, steps=1))
+    (read,) = json.loads((run.folder / "provenance.json").read_text())["data"]["train"]
+    assert (read["rows"], read["passed_over"]) == (3, {"ties": 2})
+
+
 @case("data.weight")
 def _(world: World) -> None:
     half = {"data": {"path": world.toy.pairs, "weight": 0.5}}
@@ -259,10 +277,17 @@ def looks(run: Run) -> list[int]:
     return [line["step"] for line in run.metrics if "eval_test_rows" in line]
 
 
+@case("evaluation.data.format")
+def _(world: World) -> None:
+    path = jsonl(world.folder / "rated.jsonl", rated(5))
+    run = world.evaluated(data={"h": {"path": path, "format": "helpsteer"}})
+    assert run.summary()["eval_h_rows"] == 4
+
+
 @case("evaluation.every")
 def _(world: World) -> None:
-    assert looks(world.evaluated()) == [3]
-    assert looks(world.evaluated(every=1)) == [1, 2, 3]
+    assert looks(world.evaluated()) == [0, 3]
+    assert looks(world.evaluated(every=1)) == [0, 1, 2, 3]
 
 
 @case("evaluation.best")
@@ -274,7 +299,7 @@ def _(world: World) -> None:
 
 @case("evaluation.patience")
 def _(world: World) -> None:
-    assert looks(world.evaluated(every=1, best="-eval_test_rewards/margins", patience=1)) == [1, 2]
+    assert looks(world.evaluated(every=1, best="-eval_test_rewards/margins", patience=1)) == [0, 1, 2]
 
 
 @case("evaluation.samples")
@@ -286,6 +311,15 @@ def _(world: World) -> None:
 
 def saved(run: Run) -> list[str]:
     return sorted(folder.name for folder in (run.folder / "checkpoints").iterdir())
+
+
+@case("evaluation.temperature")
+def _(world: World) -> None:
+    greedy, drawn = (
+        (world.evaluated(samples=1, **options).folder / "samples.jsonl").read_text(encoding="utf-8")
+        for options in ({}, {"temperature": 5.0})
+    )
+    assert json.loads(greedy)["reference"] != json.loads(drawn)["reference"]
 
 
 @case("checkpoints.every")

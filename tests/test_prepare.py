@@ -122,3 +122,85 @@ def test_what_is_said(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert said.startswith("data: pairs.jsonl, 40 rows; ")
     assert "prompts shortened to fit 24 tokens" in said
+
+
+# ------------------------------------------------------------------------------------------- segments, end to end
+
+FINE = {
+    "prompt": [{"role": "user", "content": "tell me of the sea"}],
+    "chosen": "kind and warm. good song.",
+    "rejected": "no never. bad door.",
+    "chosen_spans": [{"start": 0, "end": 14, "aspect": "tone", "score": 4}],
+    "rejected_spans": [{"start": 0, "end": 9, "aspect": "tone", "score": 1}],
+    "score_range": [0, 4],
+}
+FLAGSHIP = {"supervision": "segments", "objective": "2d-dpo"}
+
+
+def test_segments_and_scores_reach_the_examples(toy: Toy, tmp_path: Path) -> None:
+    (found,) = prepared(toy, data=jsonl(tmp_path / "fine.jsonl", [FINE]), **FLAGSHIP).train
+    assert [answer.score for answer in found.answers] == [(1.0, 0.5), (0.25, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "choices", "message"),
+    [
+        (
+            FINE,
+            {"objective": "2d-dpo"},
+            "2d-dpo needs segments, supervision=sequence makes none. Choose supervision=seg",
+        ),
+        (
+            {"score_range": None},
+            FLAGSHIP,
+            "fine.jsonl:1: a segment has score 4, 2d-dpo reads scores from 0 to 1. State",
+        ),
+        ({"score_range": None}, FLAGSHIP | {"objective": "2d-dpo + 0.5*sft"}, "a segment has score 4"),
+        ({}, FLAGSHIP | {"supervision": "segments:weights.ton=1"}, "no span judges 'ton'. Did you mean 'tone'?"),
+        ({"chosen_spans": None, "rejected_spans": None}, FLAGSHIP, "segments needs spans, no row has any."),
+    ],
+    ids=["no segments", "scale", "scale in a sum", "aspect", "no spans"],
+)
+def test_what_segments_need(
+    row: dict[str, Any], choices: dict[str, Any], message: str, toy: Toy, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        prepared(toy, data=jsonl(tmp_path / "fine.jsonl", [FINE | row]), **choices)
+    assert message in str(caught.value)
+
+
+def test_the_literal_rule_reads_any_score(toy: Toy, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "fine.jsonl", [FINE | {"score_range": None}])
+    (found,) = prepared(toy, data=file, supervision="segments", objective="2d-dpo:rejected=score").train
+    assert found.answers[0].score == (4.0, 0.5)
+
+
+def test_held_out_rows_need_no_spans(toy: Toy, tmp_path: Path) -> None:
+    """A model trained on spans can be measured on anything."""
+    file = jsonl(tmp_path / "fine.jsonl", [FINE])
+    found = prepared(toy, data=file, evaluation={"data": {"test": toy.held_out}}, **FLAGSHIP)
+    assert len(found.held_out["test"]) == 16
+    assert all(score == 0.5 for e in found.held_out["test"] for answer in e.answers for score in answer.score or ())
+
+
+def test_rows_passed_over_are_said(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rated = [
+        {
+            "prompt": "q",
+            "response": "a",
+            "helpfulness": h,
+            "correctness": h,
+            "coherence": 4,
+            "complexity": 1,
+            "verbosity": 1,
+        }
+        for h in (4, 2)
+    ]
+    tie = [{**rated[0], "prompt": "p"}, {**rated[0], "prompt": "p", "response": "b"}]
+    rated[1]["response"] = "b"
+    file = jsonl(tmp_path / "rated.jsonl", [*rated, *tie])
+    recipe = recipes.load({"model": toy.model, "data": {"path": file, "format": "helpsteer"}})
+    found = prepare(recipe, load_tokenizer(recipe.model), quiet=False)
+    assert len(found.train) == 1
+    assert "data: rated.jsonl, 1 rows; 2 ties passed over" in capsys.readouterr().err.replace("\n", " ")
+    assert found.facts["train"][0]["passed_over"] == {"ties": 2}

@@ -47,7 +47,7 @@ def test_python(folder: Path, toy: Toy) -> None:
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(folder: Path, toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in blocks("") if "grainline ls objectives" in block]
     commands = [re.split(r"\s{3,}| > ", line)[0] for line in block.splitlines()]
     assert len(commands) >= 7
@@ -55,6 +55,10 @@ def test_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = shlex.split(command)[1:]
         if arguments[0] == "new":
             arguments += ["--dir", str(folder)]
+        if arguments[0] == "chat":
+            arguments += ["--prompt", "tell me of the sea", "--max-new-tokens", "4"]
+        if arguments[0] == "peek":
+            arguments += ["--model", toy.model]
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)
         assert not caught.value.code, f"{command}: {capsys.readouterr().err}"

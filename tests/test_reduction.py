@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from _build import adapted, adapter_off, apart, example, gradients, many, model
+from _build import adapted, adapter_off, apart, example, gradients, judged, many, model
 from grainline.data.collate import collate, speaking
 from grainline.forward import Scorer
 from grainline.objectives._seam import Sum
@@ -139,9 +139,29 @@ def test_metrics_by_hand() -> None:
         "logps/rejected": (-5 - 13) / 2,
         "rewards/margins": 1.0,
         "rewards/accuracies": (0.5 + 1) / 2,
+        "rewards/margins_squared": (0 + 4) / 2,
+        "rewards/accuracies_shorter": 1.0,  # of the second pair alone
         "rewards/chosen": 2.5,
     }
     assert isinstance(batch.facts, Pairs)
+
+
+def test_margins_by_aspect_are_means_over_the_pairs_that_differ_in_it() -> None:
+    rows = [
+        judged(example(0, [3], [4], [6]), [("safety", 1.0)], [("safety", 0.0)]),
+        judged(example(1, [3], [5], [6]), [("safety", 0.2)], [("safety", 0.9)]),
+        judged(example(2, [3], [7], [6]), [("tone", 0.5)], [("tone", 0.5)]),
+    ]
+    sums: dict[str, Tensor] = {}
+    for part, margins in ((rows[:2], [3.0, 1.0]), (rows[2:], [7.0])):
+        batch = collate(part)
+        policy = batch.logprobs(torch.zeros(batch.rows.shape))
+        losses = toy([0.0] * len(part), [1] * len(part))._replace(margin=torch.tensor(margins))
+        add(sums, measure(losses, policy, batch, torch.tensor(0.5)))
+    found = means(sums, ALONE)
+    assert found["rewards/safety/margins"] == (3.0 - 1.0) / 2
+    assert found["rewards/margins"] == (3.0 + 1.0 + 7.0) / 3
+    assert "rewards/tone/margins" not in found  # no pair differs in tone
 
 
 def test_metrics_of_single_answers() -> None:

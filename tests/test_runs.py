@@ -95,7 +95,7 @@ def test_metrics_have_trls_names(toy_run: Run) -> None:
     looks = [line for line in toy_run.metrics if "eval_test_rows" in line]
     assert [line["step"] for line in steps] == list(range(1, 21))
     assert all(set(line) >= TRL_NAMES for line in steps)
-    assert [line["step"] for line in looks] == [5, 10, 15, 20]
+    assert [line["step"] for line in looks] == [0, 5, 10, 15, 20]
     kinds = ("rewards/accuracies", "rewards/accuracies_low", "rewards/margins", "likelihood/accuracies", "logps/chosen")
     assert all(set(line) >= {f"eval_test_{kind}" for kind in kinds} for line in looks)
     assert all(line["rewards/margins"] == pytest.approx(line["rewards/chosen"] - line["rewards/rejected"], abs=1e-6)
@@ -108,7 +108,11 @@ def test_it_learns(toy_run: Run) -> None:
     assert losses(toy_run)[-1] < 0.2
     assert looks[-1]["eval_test_rewards/accuracies"] > 0.9
     assert looks[-1]["eval_test_rewards/accuracies_low"] > 0.5
-    assert looks[-1]["eval_test_rewards/margins"] > looks[0]["eval_test_rewards/margins"] > 0
+    before, *others = (line["eval_test_rewards/margins"] for line in looks)
+    assert before == 0
+    assert others[-1] > others[0] > 0
+    assert toy_run.before() == looks[0]
+    assert looks[0]["eval_test_likelihood/accuracies"] != looks[-1]["eval_test_likelihood/accuracies"]
 
 
 def test_results_are_those_of_the_adapter(toy_run: Run) -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from grainline import export, models, rooms
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
+from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
 from grainline.forward import Scorer, choose_layout, probe_length, rounding
@@ -26,6 +27,10 @@ from grainline.reference_cache import ReferenceCache
 from grainline.types import Batch, Example, Layout, LogProbs, Tagged
 
 Reference = Callable[[Batch], LogProbs]
+
+Kind = Literal["off", "snapshot", "cache"]
+LAYOUTS: tuple[Layout, ...] = ("tree", "packed", "padded")
+"""The fastest first."""
 
 
 class Engine:
@@ -38,15 +43,14 @@ class Engine:
         self.fingerprint = fingerprint  # of the base
         self.rows = collate.speaking(recipe.objective.needs)
         self.needs_reference = "reference" in recipe.objective.needs
-        self.kind = ("cache" if recipe.reference == "auto" else recipe.reference) if self.needs_reference else "off"
+        self.kind = reference_kind(recipe)
         self.tolerance = rounding(scorer.causal)
         self.verified: float | None = None
-        _check_reference(recipe, self.kind, self.needs_reference)
 
     @classmethod
     def build(cls, recipe: Recipe, model: Any, examples: Sequence[Example], accelerator: Accelerator) -> Engine:
         """Place the model (with the adapter to continue from, if any) and find the layout that is exact for it."""
-        _check_start(recipe)
+        possible = possible_layouts(recipe)
         fingerprint = models.fingerprint(model)
         if recipe.model.adapter:
             model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
@@ -58,18 +62,10 @@ class Engine:
         models.disable_dropout(model)
         scorer = Scorer(model.to(accelerator.device).eval())
         rows = collate.speaking(recipe.objective.needs)
-        layouts: tuple[Layout, ...] = ("tree", "packed", "padded")
-        possible = [name for name in layouts if name in recipe.adapter.layouts]
-        if recipe.layout not in ("auto", *possible):
-            raise RecipeError(
-                f"{rooms.text(recipe.adapter)} is not exact in the {recipe.layout} layout.",
-                where="layout",
-                instead=f"Choose auto or {' or '.join(possible)}.",
-            )
         few = _probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
-        batches = {name: collate.collate(few, rows=rows, layout=name) for name in layouts}
+        batches = {name: collate.collate(few, rows=rows, layout=name) for name in LAYOUTS}
         batches = {name: batch.to(accelerator.device) for name, batch in batches.items()}
-        layout, why = choose_layout(scorer, batches, possible if recipe.layout == "auto" else [recipe.layout])
+        layout, why = choose_layout(scorer, batches, possible)
         return cls(recipe, scorer, layout, why, accelerator, fingerprint)
 
     def forwards(self, examples: Sequence[Example], rows: collate.Speaking | None = None) -> list[Batch]:
@@ -113,12 +109,14 @@ class Engine:
             if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")
 
-    def evaluate(self, examples: Sequence[Example], reference: Reference | None) -> preferences.Evaluation:
-        """Held-out metrics, shared by all processes."""
+    def evaluate(
+        self, examples: Sequence[Example], reference: Reference | None, *, start: bool = False
+    ) -> preferences.Evaluation:
+        """Held-out metrics, shared by all processes; ``start``: of the reference, which is where training starts."""
         rows = preferences.evaluate(
-            self.scorer,
+            reference if start and reference is not None else self.scorer,
             self.recipe.objective,
-            self.forwards(examples, rows=_looking(self.rows, examples)),
+            self.forwards(examples, rows=looking(self.rows, examples)),
             reference=reference,
             device=self.accelerator.device,
         )
@@ -128,21 +126,8 @@ class Engine:
         return preferences.Evaluation(preferences.summarise(rows, {e.record.id: e.prompt for e in examples}), rows)
 
     def trainable(self) -> list[Tagged]:
-        """Every tensor that trains, with its role.
-
-        Raises:
-            RecipeError: one of them is held in half precision, where small updates round away.
-        """
-        found = adapters.tagged(self.recipe.adapter, self.scorer.model)
-        for name, tensor, _ in found:
-            if tensor.dtype in (torch.float16, torch.bfloat16):
-                held = str(tensor.dtype).removeprefix("torch.")
-                raise RecipeError(
-                    f"{name} would be trained in {held}, where small updates round away.",
-                    where="model.dtype",
-                    instead="Set it to float32.",
-                )
-        return found
+        """Every tensor that trains, with its role; see :func:`trainable`."""
+        return trainable(self.recipe, self.scorer.model)
 
     def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -169,7 +154,63 @@ class Engine:
             return self._score(batch)
 
 
-def _looking(rows: collate.Speaking, examples: Sequence[Example]) -> collate.Speaking:
+def trainable(recipe: Recipe, model: Any) -> list[Tagged]:
+    """Every tensor of ``model`` that trains, with its role.
+
+    Raises:
+        RecipeError: one of them is held in half precision, where small updates round away.
+    """
+    found = adapters.tagged(recipe.adapter, model)
+    for name, tensor, _ in found:
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            held = str(tensor.dtype).removeprefix("torch.")
+            raise RecipeError(
+                f"{name} would be trained in {held}, where small updates round away.",
+                where="model.dtype",
+                instead="Set it to float32.",
+            )
+    return found
+
+
+def step_forwards(
+    recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
+) -> list[Batch]:
+    """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
+    parts = collate.pack(order.step(step), max_tokens=recipe.max_tokens, layout=layout, parts=share[1])
+    rows = collate.speaking(recipe.objective.needs)
+    return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
+
+
+def possible_layouts(recipe: Recipe) -> list[Layout]:
+    """The layouts to try, in order: those that are exact for the adapter, or the one that the recipe names.
+
+    Raises:
+        RecipeError: the layout or the adapter does not go with the rest.
+    """
+    _check_start(recipe)
+    possible = [name for name in LAYOUTS if name in recipe.adapter.layouts]
+    if recipe.layout not in ("auto", *possible):
+        raise RecipeError(
+            f"{rooms.text(recipe.adapter)} is not exact in the {recipe.layout} layout.",
+            where="layout",
+            instead=f"Choose auto or {' or '.join(possible)}.",
+        )
+    return possible if recipe.layout == "auto" else [recipe.layout]
+
+
+def reference_kind(recipe: Recipe) -> Kind:
+    """Who the reference is: ``cache``, ``snapshot`` or ``off`` (which also stands for none).
+
+    Raises:
+        RecipeError: that would not be the reference, or nobody asks for one.
+    """
+    needed = "reference" in recipe.objective.needs
+    kind: Kind = ("cache" if recipe.reference == "auto" else recipe.reference) if needed else "off"
+    _check_reference(recipe, kind, needed)
+    return kind
+
+
+def looking(rows: collate.Speaking, examples: Sequence[Example]) -> collate.Speaking:
     """The rows of an evaluation: pairs stay pairs, also for an objective that learns from the chosen answers alone."""
     return "pairs" if rows == "chosen" and examples[0].record.is_pair else rows
 

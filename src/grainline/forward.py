@@ -82,9 +82,7 @@ class Scorer(nn.Module):
         hidden = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
         hidden_MH = hidden.flatten(0, 1)[batch.source]
         token_M = self._head(hidden_MH, batch.target)
-        mask = batch.rows >= 0
-        token = token_M[batch.rows.clamp(min=0)].masked_fill(~mask, 0.0)
-        return LogProbs(token, mask, batch.weight.to(token.dtype))
+        return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
 
     def _head(self, hidden_MH: Tensor, target_M: Tensor) -> Tensor:
         """(M, H) hidden states -> (M,) log-probabilities of their targets, in chunks."""

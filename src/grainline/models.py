@@ -106,6 +106,24 @@ def load(choice: ModelChoice | Choice | str) -> LoadedModel:
     return LoadedModel(model.eval(), load_tokenizer(choice), f"{place.source}; held as {held}", where, dtype)
 
 
+def empty(choice: ModelChoice | Choice | str) -> LoadedModel:
+    """The same without weights, on torch's meta device: its configuration is all that is read.
+
+    Raises:
+        ModelError: as :func:`load`, as far as a configuration tells.
+    """
+    choice = _choice(choice)
+    place = locate(choice)
+    where, dtype = device(choice.device), _dtype(choice)
+    options: dict[str, Any] = {"dtype": dtype, **_hub_options(choice)}
+    if choice.attn_implementation is not None:
+        options["attn_implementation"] = choice.attn_implementation
+    model = pretrained.empty(place.path, options, name=choice.name, gguf=place.gguf)
+    if choice.gradient_checkpointing:
+        checkpoint_layers(model)
+    return LoadedModel(model.eval(), load_tokenizer(choice), f"{place.source}; not read", where, dtype)
+
+
 def load_tokenizer(choice: ModelChoice | Choice | str) -> Any:
     """The tokenizer alone, so that data can be checked before any weight is read.
 

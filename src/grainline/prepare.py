@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
     read = [_read(choice, recipe) for choice in recipe.data]
     mixed = mixture.mix([(f.records, c.weight) for f, c in zip(read, recipe.data, strict=True)], seed=recipe.seed)
     train, counts = _encode(mixed, read, recipe, tokenizer, quiet)
+    _check_spans(recipe, train)
     held_out, described = prepare_held_out(recipe, recipe.evaluation.data, tokenizer, quiet=quiet)
     facts = {
         "train": [_described(f) for f in read],
@@ -66,7 +68,7 @@ def prepare_held_out(
 
 
 def _read(choice: DataChoice | HeldOutChoice, recipe: Recipe) -> load.Loaded:
-    found = load.read(choice.path, split=choice.split)
+    found = load.read(choice.path, split=choice.split, format=choice.format)
     load.refuse(found, skip_bad_rows=recipe.skip_bad_rows)
     return found
 
@@ -86,6 +88,7 @@ def _described(found: load.Loaded) -> dict[str, Any]:
         "digest": found.digest,
         "rows": len(found.records),
         "left_out": [str(problem) for problem in found.problems],
+        "passed_over": dict(found.passed_over),
     }
 
 
@@ -109,9 +112,14 @@ def _encode(
         "special tokens in the answers' own words": counts["control_tokens"],
         "unusable rows left out": left_out,
     }
+    for found in sources:
+        for what, count in found.passed_over.items():
+            notes[f"{what} passed over"] = notes.get(f"{what} passed over", 0) + count
     said = "".join(f"; {count} {what}" for what, count in notes.items() if count)
     say(f"data: {name}, {len(examples)} rows{said}", quiet=quiet)
-    return [recipe.supervision(example) for example in examples], {**counts, "left_out": left_out}
+    marked = [recipe.supervision(example) for example in examples]
+    _check_segments(recipe, marked)
+    return marked, {**counts, "left_out": left_out}
 
 
 def _desirable(examples: Sequence[Example], name: str, recipe: Recipe) -> list[Example]:
@@ -132,9 +140,45 @@ def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:
             where="objective",
             instead="Choose an objective for labelled rows, or sft.",
         )
-    if "spans" in recipe.supervision.needs and not any(a.spans for e in examples for a in e.record.answers):
+
+
+def _check_spans(recipe: Recipe, examples: Sequence[Example]) -> None:
+    """Of training data only: a held-out row without spans can be measured all the same."""
+    spans = [span for example in examples for answer in example.record.answers for span in answer.spans]
+    if "spans" in recipe.supervision.needs and not spans:
         raise RecipeError(
             f"{rooms.text(recipe.supervision)} needs spans, no row has any.",
             where="supervision",
             instead="Choose supervision=sequence, or add chosen_spans and rejected_spans.",
         )
+    there = {span.aspect for span in spans}
+    for need in sorted(recipe.supervision.needs):
+        aspect = need.removeprefix("aspect ")
+        if need != aspect and aspect not in there:
+            raise RecipeError(
+                f"no span judges {aspect!r}.",
+                where=f"supervision={rooms.text(recipe.supervision)}",
+                instead=nearest(aspect, sorted(there)),
+            )
+
+
+def _check_segments(recipe: Recipe, examples: Sequence[Example]) -> None:
+    if "segments" not in recipe.objective.needs:
+        return
+    objective, supervision = rooms.text(recipe.objective), rooms.text(recipe.supervision)
+    if examples[0].answers[0].segment is None:
+        raise RecipeError(
+            f"{objective} needs segments, supervision={supervision} makes none.",
+            where="objective",
+            instead="Choose supervision=segments.",
+        )
+    low, high = getattr(recipe.objective, "score_range", None) or (-math.inf, math.inf)
+    for example in examples:
+        for score in (score for answer in example.answers for score in answer.score or ()):
+            if not low - 1e-6 <= score <= high + 1e-6:
+                raise RecipeError(
+                    f"a segment has score {score:g}, {objective} reads scores from {low:g} to {high:g}.",
+                    where=example.record.where,
+                    instead="State the data's scale in a column score_range: [worst, best], or choose "
+                    "segments:normalise=none, or a rule that reads any score (2d-dpo:rejected=score).",
+                )

@@ -51,6 +51,21 @@ def tokenizer(path: str, options: Mapping[str, Any], *, name: str, gguf: str | N
     return _ask("AutoTokenizer", path, options, name, gguf)
 
 
+def empty(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None = None) -> Any:
+    """The architecture of :func:`model` on torch's meta device, without a weight; ``options``: of ``from_config``."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    hub = {key: value for key, value in options.items() if key in ("revision", "trust_remote_code")}
+    config = _ask("AutoConfig", path, hub, name, gguf)
+    made = {key: value for key, value in options.items() if key != "revision"}
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, **made)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explained(error, f"model {name}") from error
+
+
 def _ask(kind: str, path: str, options: Mapping[str, Any], name: str, gguf: str | None) -> Any:
     import transformers
 

@@ -89,7 +89,7 @@ class ShowProgress:
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         for name, value in metrics.items():
-            if name.endswith("accuracies"):
+            if name.endswith(("_rewards/accuracies", "_likelihood/accuracies")):  # single aspects are in the files
                 low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
                 text = f"step {state.global_step}: {name} {value:.3f} [{low:.3f}, {high:.3f}]"
                 self._say(text)

@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from grainline.types import Batch, LogProbs, Losses, Pairs, wins
 
 Metrics = dict[str, float]
 
+_COUNT = "count of "
+
 
 def totals(objective: Callable[..., Losses], forwards: Sequence[Batch], accelerator: Accelerator) -> dict[str, Tensor]:
     """sum(weight * count) of each term over the whole step and all processes."""
     counts: dict[str, Tensor] = {}
     for batch in forwards:
-        silent = LogProbs(torch.zeros_like(batch.weight), batch.rows >= 0, batch.weight)
+        silent = batch.logprobs(torch.zeros_like(batch.weight))
         terms = objective(silent, silent, batch.facts, {}).terms
         add(counts, {name: (batch.facts.weight * term.count).sum().double() for name, term in terms.items()})
     # A term that counts nothing in this step (no desirable row, say) has a sum of 0 too: 0 / tiny is its share.
@@ -41,6 +44,9 @@ def add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
 def reduce(sums: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
     if accelerator.num_processes == 1:
         return dict(sums)
+    # One process may have met an aspect, or a kind of row, that another has not.
+    names = sorted({name for names in gather_object([list(sums)]) for name in names})
+    sums = {name: sums.get(name, torch.zeros(())) for name in names}
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     flat = torch.stack([value.to(accelerator.device, dtype) for value in sums.values()])
     return dict(zip(sums, accelerator.reduce(flat, "sum").unbind(), strict=True))
@@ -63,9 +69,17 @@ def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dic
         sums |= {"logps/chosen": chosen_P.sum(), "logps/rejected": rejected_P.sum(), "n": ones.sum() / 2}
     else:
         sums |= {"logps/answer": answer_B.sum(), "n": ones.sum()}
-    if losses.margin is not None:
+    if losses.margin is not None and isinstance(batch.facts, Pairs):
         margin_P = losses.margin
         sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": wins(margin_P).sum()}
+        # Two that only `watch` reads: do few pairs carry the margin, and does the longer answer win?
+        size_P, other_P = policy.mask.sum(-1).chunk(2)
+        shorter_P, name = (size_P < other_P).to(margin_P.dtype), "rewards/accuracies_shorter"
+        sums |= {"rewards/margins_squared": margin_P.square().sum()}
+        sums |= {name: (shorter_P * wins(margin_P)).sum(), f"{_COUNT}{name}": shorter_P.sum()}
+        for aspect, better_P in batch.facts.by_aspect():
+            name = f"rewards/{aspect}/margins"
+            sums |= {name: (better_P * margin_P).sum(), f"{_COUNT}{name}": better_P.abs().sum()}
     sums |= {name: value.sum() for name, value in losses.log.items()}
     together = torch.stack([value.to(loss.dtype) for value in sums.values()])  # one transfer
     return dict(zip(sums, together.detach().cpu().double().unbind(), strict=True))
@@ -74,5 +88,6 @@ def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dic
 def means(sums: dict[str, Tensor], accelerator: Accelerator) -> Metrics:
     totals = reduce(sums, accelerator)
     n = totals.pop("n")
+    counts = {name: totals.pop(f"{_COUNT}{name}", n) for name in [*totals] if not name.startswith(_COUNT)}
     whole = ("loss", "tokens", "rows")
-    return {name: float(value if name in whole else value / n) for name, value in totals.items()}
+    return {name: float(totals[name] if name in whole else totals[name] / n) for name, n in counts.items() if n}

@@ -116,7 +116,6 @@ class ReferenceCache:
         """The reference's log-probs of ``batch``, in its shape and on its device."""
         import torch
 
-        mask = batch.rows >= 0
         token = torch.full(batch.rows.shape, float("nan"))
         for b, key in enumerate(batch.keys):
             if key not in self._known:
@@ -127,8 +126,7 @@ class ReferenceCache:
                 )
             values = self._known[key]
             token[b, : len(values)] = values
-        token = token.to(batch.rows.device).masked_fill(~mask, 0.0)
-        return LogProbs(token, mask, batch.weight)
+        return batch.logprobs(token.to(batch.rows.device).masked_fill(batch.rows < 0, 0.0))
 
 
 def _answers(batch: Batch, scored: LogProbs) -> Iterable[tuple[str, Tensor]]:

@@ -100,7 +100,7 @@ def summary(cls: type) -> dict[str, Any]:
         "name": name_of(cls),
         "title": doc.partition("\n")[0],
         "paper": getattr(cls, "paper", ""),
-        "needs": sorted(getattr(cls, "needs", ())),
+        "needs": sorted(getattr(cls(), "needs", ())),
     }
 
 

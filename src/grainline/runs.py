@@ -7,8 +7,8 @@
     loop -> adapter folder -> evaluation
 
 A run is a folder: ``recipe.yaml`` (resolved), ``provenance.json``, ``metrics.jsonl``, ``checkpoints/``, ``adapter/``,
-``results.json`` (what was measured at the adapter's step), ``samples.jsonl``; later measurements add
-``evaluation-NAME.json``.
+``results.json`` (what was measured at the adapter's step), ``samples.jsonl``, ``warnings.jsonl`` where there were any;
+later measurements add ``evaluation-NAME.json``.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from accelerate.utils import set_seed
 
 from grainline import atomic, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
-from grainline.data import collate
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference
+from grainline.engine import Engine, Reference, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.forward import Scorer
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
+from grainline.report.page import Page, page
 from grainline.trainer import Outcome, Plan, fit, schedule
 from grainline.types import Batch, Example
+from grainline.watch import Watch
 
 
 def align(model: Any, data: Any, **choices: Any) -> Run:
@@ -92,7 +93,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     folder = Path(recipe.out)
     _check_trackers(recipe)
     recipe = claim.continued(folder, recipe) if resume else claim.fresh(folder, recipe)
-    accelerator = _accelerator(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
+    accelerator = accelerator_for(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
     set_seed(recipe.seed)
 
@@ -133,19 +134,28 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
         accelerator.init_trackers(folder.name, config=provenance.flat(recipes.as_dict(resolved)))
 
     def batches(step: int) -> list[Batch]:
-        parts = collate.pack(
-            order.step(step), max_tokens=recipe.max_tokens, layout=engine.layout, parts=accelerator.num_processes
-        )
-        mine = parts[accelerator.process_index :: accelerator.num_processes]
-        return [collate.collate(part, rows=engine.rows, layout=engine.layout) for part in mine]
+        mine = (accelerator.process_index, accelerator.num_processes)
+        return step_forwards(recipe, order, step, layout=engine.layout, share=mine)
 
-    def evaluate() -> dict[str, float]:
+    def evaluate(*, start: bool = False) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, rows in prepared.held_out.items():
-            metrics = engine.evaluate(rows, reference).metrics
+            metrics = engine.evaluate(rows, reference, start=start).metrics
             found |= {f"eval_{name}_{key}": value for key, value in metrics.items()}
         return found
 
+    measured = (folder / "metrics.jsonl").is_file()  # by a run that is resumed
+    accelerator.wait_for_everyone()
+    if prepared.held_out and not measured:
+        engine.scorer.eval()
+        before = evaluate(start=True)
+        if accelerator.is_main_process:
+            checkpoint.append(folder / "metrics.jsonl", {"step": 0, **before})
+        accelerator.wait_for_everyone()
+
+    beta = getattr(recipe.objective, "beta", None)
+    watch = Watch(folder, beta=beta, max_grad_norm=recipe.max_grad_norm, quiet=quiet)
+    watching = [watch] if accelerator.is_main_process else []
     with contextlib.closing(ShowProgress()) as bar:
         outcome = fit(
             engine.scorer,
@@ -156,7 +166,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
             folder,
             reference=reference,
             evaluate=evaluate if prepared.held_out else None,
-            callbacks=[*([] if quiet else [bar]), *callbacks],
+            callbacks=[*([] if quiet else [bar]), *watching, *callbacks],
             accelerator=accelerator,
             resume=resume,
             tolerance=engine.tolerance,
@@ -207,13 +217,22 @@ class Run:
             raise RunError("the run is not finished.", where=str(self.folder), instead="Resume it.")
         return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
 
+    def samples(self) -> list[dict[str, Any]]:
+        """Held-out prompts with the policy's answer and, where there is one, the reference's."""
+        file = self.folder / "samples.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+    def before(self) -> dict[str, Any]:
+        """The same held-out metrics before the first step; empty without evaluation data."""
+        return next((line for line in self.metrics if line["step"] == 0), {})
+
     def evaluate(self, data: str | Mapping[str, Any], *, progress: bool = True) -> dict[str, dict[str, float]]:
         """Held-out metrics of the trained adapter on named data sets (one without a name is called as its file); also
         written to ``evaluation-NAME.json``."""
         named = {Path(data).name.partition(".")[0]: data} if isinstance(data, str) else data
         sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in named.items()}
         recipe, quiet = self.recipe, not progress
-        accelerator = _accelerator(recipe)
+        accelerator = accelerator_for(recipe)
         held_out, facts = prepare_held_out(recipe, sets, models.load_tokenizer(recipe.model), quiet=quiet)
         everything = [row for rows in held_out.values() for row in rows]
         engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
@@ -231,12 +250,16 @@ class Run:
             )
         return {name: evaluation.metrics for name, evaluation in found.items()}
 
+    def report(self, *others: Run | str | Path) -> Page:
+        """The run on one page, with ``others`` beside it: a notebook shows it, ``.save("page.html")`` writes it."""
+        return page([self.folder, *(run.folder if isinstance(run, Run) else run for run in others)])
+
     def export(self, to: str | Path, *, format: str = "peft") -> dict[str, Any]:
         """Write the adapter for other tools: ``peft`` (PEFT's two files) or ``merged`` (a plain model folder)."""
         return export.export(self.folder, to, format, methods=_methods(self.recipe))
 
 
-def _accelerator(recipe: Recipe, **options: Any) -> Accelerator:
+def accelerator_for(recipe: Recipe, **options: Any) -> Accelerator:
     """Accelerate, with as many processes as were started: left to itself it takes a machine without GPU for one."""
     device = models.device(recipe.model.device)
     if device.type == "cuda" and device.index is not None:
@@ -339,12 +362,15 @@ def _finish(
     step = int(outcome.best.name.removeprefix("step-")) if outcome.best else outcome.step
     found = {k: v for line in Run(folder).metrics if line["step"] == step for k, v in line.items()}
     provenance.write(folder / "results.json", found)
-    few: Sequence[Example] = next(iter(prepared.held_out.values()), [])[: recipe.evaluation.samples]
+    prompts = {example.prompt: example for example in next(iter(prepared.held_out.values()), [])}
+    few = list(prompts.values())[: recipe.evaluation.samples]
     if few:
         off_is_reference = not (recipe.adapter.changes_base or recipe.model.adapter)
         comparable = hasattr(engine.scorer.model, "disable_adapter") and off_is_reference
         with engine.scorer.plain() as model:
-            rows = samples.compare(model, tokenizer, few, off=engine.adapter_off if comparable else None)
+            off = engine.adapter_off if comparable else None
+            how = {"temperature": recipe.evaluation.temperature, "seed": recipe.seed}
+            rows = samples.compare(model, tokenizer, few, off=off, **how)
         atomic.text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 

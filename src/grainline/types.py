@@ -16,7 +16,7 @@ objective sees, ``P`` pairs (``B = 2 P``, chosen rows first), ``T`` tokens of th
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict
@@ -55,7 +55,7 @@ class Span(NamedTuple):
     start: int  # characters into the answer's text, inclusive
     stop: int  # characters, exclusive
     aspect: str  # what is judged: "correctness", "safety", ...; "" when the data names none
-    score: float  # signed; higher is better
+    score: float  # from 0 (wrong) to 1 (right); data on another scale says so in ``score_range``
 
 
 class Answer(NamedTuple):
@@ -90,8 +90,8 @@ class AnswerTokens(NamedTuple):
     ids: tuple[int, ...]  # ends with the end-of-turn token
     offsets: tuple[tuple[int, int], ...]  # characters of Answer.text under each token; (n, n) on template tokens
     weight: tuple[float, ...]  # how loudly each token speaks; 1.0 = plain
-    segment: tuple[int, ...] | None = None  # segment of each token, -1 outside
-    scores: tuple[tuple[float, ...], ...] | None = None  # (S, A)
+    segment: tuple[int, ...] | None = None  # segment of each token
+    score: tuple[float, ...] | None = None  # (S,) of each segment, aspects combined; higher is better
 
 
 class Example(NamedTuple):
@@ -120,6 +120,12 @@ class Pairs(NamedTuple):
     ids: tuple[str, ...]
     weight: Tensor  # (P,)
     margin: Tensor  # (P,) NaN where the data has none
+    aspects: tuple[str, ...] = ()  # what the data judges: "safety", ...
+    better: Tensor | None = None  # (P, A) in that aspect: 1 chosen is better, -1 rejected is, 0 neither
+
+    def by_aspect(self) -> Iterator[tuple[str, Tensor]]:
+        """Each aspect with its column of ``better``."""
+        return zip(self.aspects, [] if self.better is None else self.better.unbind(-1), strict=True)
 
 
 class Rows(NamedTuple):
@@ -142,6 +148,13 @@ class Batch(NamedTuple):
     weight: Tensor  # (B, T) float32, 0 outside
     facts: Pairs | Rows
     keys: tuple[str, ...]  # (B,) content address of each row's (prompt, answer) tokens
+    segment: Tensor | None = None  # (B, T) int64, -1 outside; where the supervision makes segments
+    score: Tensor | None = None  # (B, S) float32, NaN where the answer has fewer segments
+
+    def logprobs(self, token: Tensor) -> LogProbs:
+        """``token`` (B, T) as what a model says of these answers, with all that the batch knows of them."""
+        score = None if self.score is None else self.score.to(token.dtype)
+        return LogProbs(token, self.rows >= 0, self.weight.to(token.dtype), self.segment, score)
 
     def to(self, device: Any) -> Batch:
         """The same batch with every tensor on ``device``."""
@@ -161,6 +174,12 @@ class LogProbs(NamedTuple):
     token: Tensor  # (B, T) nats, log p(token | prompt, tokens before it); 0 outside the answer
     mask: Tensor  # (B, T) bool, True on answer tokens
     weight: Tensor  # (B, T) how loudly each token speaks; 1.0 = plain, 0 outside
+    segment: Tensor | None = None  # (B, T) int64, -1 outside; for objectives that need "segments"
+    score: Tensor | None = None  # (B, S) of each segment, higher is better; NaN where there are fewer
+
+    def whole(self) -> LogProbs:
+        """The same answers with every token counting 1, whatever the supervision said."""
+        return self._replace(weight=self.mask.to(self.token.dtype))
 
 
 class Term(NamedTuple):
@@ -181,6 +200,10 @@ class Losses(NamedTuple):
 
 TIE = 1e-5
 """Two answers closer than this (nats) are tied: before training every margin is rounding."""
+
+
+NEUTRAL = 0.5
+"""The score of text that nobody judged: half-way between wrong (0) and right (1)."""
 
 
 def wins(difference: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ class StandIn(types.ModuleType):
             def summary(self) -> dict[str, Any]:
                 return {"eval_test_rewards/accuracies": 0.75, "step": 20}
 
+            def before(self) -> dict[str, Any]:
+                return {"step": 0, "eval_test_rewards/accuracies": 0.5}
+
             def evaluate(self, data: Any) -> dict[str, Any]:
                 stand_in.asked.append((self.folder, data))
                 return {name: {"loss": 0.5} for name in data}

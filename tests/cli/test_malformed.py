@@ -122,6 +122,8 @@ def test_recipe(case: str, toy: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["align", "no.yaml"], "no.yaml"),
         (["evaluate", "nowhere", "--data", "d.jsonl"], "nowhere"),
         (["export", "nowhere", "--to", "x"], "nowhere"),
+        (["replay", "nowhere"], "nowhere"),
+        (["chat", "nowhere", "--prompt", "x"], "nowhere"),
         (["show", "objective", "dop"], "Did you mean 'dpo'?"),
         (["ls", "objctives"], "Did you mean 'objectives'?"),
     ],
@@ -134,3 +136,20 @@ def test_a_place_that_cannot_be_written(toy: Any, tmp_path: Path, capsys: pytest
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "run"
     assert "file" in refused(["align", f"model={toy.model}", f"data={toy.pairs}", f"out={place}"], capsys)
+
+
+def test_a_run_that_cannot_be_repeated_or_talked_to(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder in which a run began and never came to its first step; then one that is damaged."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text(f"model: {toy.model}\ndata: {toy.pairs}\nout: {run}\n")
+    assert "no provenance.json" in refused(["replay", str(run)], capsys)
+    assert "no adapter yet" in refused(["chat", str(run), "--prompt", "x"], capsys)
+    (run / "provenance.json").write_text('{"model": ')
+    assert "provenance.json: unreadable" in refused(["replay", str(run)], capsys)
+    (run / "provenance.json").write_text("{}")
+    (run / "metrics.jsonl").write_text('{"step": 0}\n')
+    assert "no step yet" in refused(["replay", str(run)], capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -43,3 +43,13 @@ def test_metrics_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["loss", "0.6931"] in lines
     assert ["step", "3"] in lines
+
+
+def test_metrics_with_intervals_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    after = {"x/accuracies": 0.61, "x/accuracies_low": 0.57, "x/accuracies_high": 0.65, "loss": 0.5, "so_low": 1}
+    _print.metrics(after, before={"step": 0, "x/accuracies": 0.5, "x/accuracies_low": 0.5, "x/accuracies_high": 0.5})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["x/accuracies", "0.5", "[0.5,", "0.5]", "0.61", "[0.57,", "0.65]"] in lines
+    assert ["loss", "0.5"] in lines
+    assert ["so_low", "1"] in lines  # no interval's end: there is no "so"
+    assert not [line for line in lines if line[:1] == ["x/accuracies_low"]]

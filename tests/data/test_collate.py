@@ -10,10 +10,10 @@ from itertools import chain
 import pytest
 import torch
 
-from _build import example, many, numbers
-from grainline.data.collate import Layout, collate, content_key, pack, speaking, tokens
+from _build import example, judged, many, numbers
+from grainline.data.collate import Layout, aspect_levels, collate, content_key, pack, speaking, tokens
 from grainline.errors import RecipeError
-from grainline.types import Batch, Example, Pairs, Rows, Tree
+from grainline.types import Answer, Batch, Example, Pairs, Rows, Span, Tree
 
 PROMPT = (1, 2, 3)
 TWO = [  # one prompt, three distinct answers: the chosen one is shared
@@ -130,9 +130,54 @@ def test_content_key_is_of_both_sequences() -> None:
 def test_to_moves_every_tensor() -> None:
     batch = collate(TWO).to("meta")
     tensors = [v for part in (batch, batch.facts) for v in part if isinstance(v, torch.Tensor)]
-    assert len(tensors) == 8
+    assert len(tensors) == 9
     assert {t.device.type for t in tensors} == {"meta"}
     assert batch.trees == collate(TWO).trees
+
+
+def test_segments_and_scores_reach_the_batch() -> None:
+    one = example(0, [3, 4], [5, 6, 7], [8])
+    chosen, rejected = one.answers
+    fine = one._replace(
+        answers=(chosen._replace(segment=(0, 1, 1), score=(0.5, 1.0)), rejected._replace(segment=(0,), score=(0.25,)))
+    )
+    batch = collate([fine])
+    assert batch.segment is not None
+    assert batch.score is not None
+    assert batch.segment.tolist() == [[0, 1, 1], [0, -1, -1]]
+    assert batch.score[0].tolist() == [0.5, 1.0]
+    assert batch.score[1, 0] == 0.25
+    assert batch.score[1, 1].isnan()
+    said = batch.logprobs(torch.zeros(2, 3, dtype=torch.float64))
+    assert said.score is not None
+    assert said.score.dtype == said.weight.dtype == torch.float64
+    assert said.segment is batch.segment
+    assert collate([one]).segment is None
+
+
+def test_aspect_levels_count_unjudged_text_as_neutral() -> None:
+    text = "x" * 10
+    wrong = Answer(text, (Span(0, 4, "truth", 0.0),))
+    assert aspect_levels(wrong) == {"truth": pytest.approx((4 * 0.0 + 6 * 0.5) / 10)}
+    assert aspect_levels(Answer(text, (Span(0, 10, "a", 0.25), Span(0, 5, "b", 1.0), Span(5, 10, "b", 0.0)))) == {
+        "a": 0.25,
+        "b": 0.5,
+    }
+    assert aspect_levels(Answer(text, (Span(0, 10, "", 1.0),))) == {}  # no aspect is named
+
+
+def test_who_is_better_in_which_aspect() -> None:
+    """An answer without a judgement stands against neutral text."""
+    rows = [
+        judged(example(0, [3], [4], [5]), [("a", 1.0), ("b", 0.25)], [("a", 0.0), ("b", 0.75)]),
+        judged(example(1, [3], [4], [6]), [("b", 0.5)], [("c", 0.1)]),
+    ]
+    facts = collate(rows).facts
+    assert isinstance(facts, Pairs)
+    assert facts.aspects == ("a", "b", "c")
+    assert facts.better is not None
+    assert facts.better.tolist() == [[1, -1, 0], [0, 0, 1]]
+    assert [aspect for aspect, _ in facts.by_aspect()] == ["a", "b", "c"]
 
 
 # ------------------------------------------------------------------------------------------------------------ pack

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from grainline.data.files import rows
 from grainline.data.load import read
 from grainline.errors import DataError
 
@@ -159,3 +160,15 @@ def test_the_hub_offline_for_real() -> None:
 def test_other_things_are_no_source() -> None:
     with pytest.raises(DataError, match=r"cannot read rows from a int\. Give a path, a hub id, a Dataset or"):
         read(5)
+
+
+def test_a_packaged_set_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder or file of that name is nearer; a path is never taken for one."""
+    monkeypatch.chdir(tmp_path)
+    name, found = rows("house", split="test")
+    assert (name, next(found).where) == ("house", "test.jsonl:1")
+    with pytest.raises(DataError, match="no such file or folder"):
+        rows("./somewhere/house/", split="test")
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "test.jsonl").write_text('{"mine": 1}\n')
+    assert next(rows("house", split="test")[1]).row == {"mine": 1}

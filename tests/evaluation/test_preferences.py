@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from _build import adapted, adapter_off, example, many, model
+from _build import adapted, adapter_off, example, judged, many, model
 from grainline.data.collate import Layout, tokens
 from grainline.evaluation.preferences import WINDOW, evaluate, forwards, summarise
 from grainline.forward import Scorer
@@ -60,8 +60,41 @@ def test_metrics_by_hand() -> None:
     assert metrics["logps/rejected"] == pytest.approx((-3 - 2 - 2) / 3)
     assert metrics["logps/chosen_per_token"] == pytest.approx((-1 - 4 - 2) / 3)
     assert {name for name in metrics if name.endswith(("_low", "_high"))} == {
-        f"{kind}/accuracies_{end}" for kind in ("rewards", "likelihood") for end in ("low", "high")
+        f"{kind}_{end}"
+        for kind in ("rewards/accuracies", "rewards/margins", "likelihood/accuracies")
+        for end in ("low", "high")
     }
+
+
+def test_per_aspect_by_hand() -> None:
+    """Margins 1.25, -2, 0 as above. Of safety the better answer is chosen, then rejected, then neither; of tone only
+    the first row speaks."""
+    rows = [
+        judged(PAIRS[0], [("safety", 1.0), ("tone", 0.2)], [("safety", 0.0), ("tone", 0.6)]),
+        judged(PAIRS[1], [("safety", 0.5)], [("safety", 0.75)]),
+        judged(PAIRS[2], [("safety", 0.5)], [("safety", 0.5)]),
+    ]
+    batches = forwards(rows, rows="pairs", layout="tree", max_tokens=100)
+    found = evaluate(fixed(POLICY), DPO(beta=0.5), batches, reference=fixed(REFERENCE))
+    assert ["rewards/safety/margins" in row for row in found].count(True) == 2
+    metrics = summarise(found, {e.record.id: e.prompt for e in rows})
+    assert metrics["rewards/safety/margins"] == (1.25 + 2.0) / 2  # the rejected answer is safer, and has more reward
+    assert metrics["rewards/safety/accuracies"] == 1.0
+    assert metrics["rewards/tone/margins"] == -1.25
+    assert metrics["rewards/tone/accuracies"] == 0.0
+    assert metrics["rewards/safety/margins_low"] == 1.25  # of two prompts, a resample may hold the same one twice
+    assert metrics["rewards/safety/margins_high"] == 2.0
+
+
+def test_no_annotation_of_a_held_out_row_helps() -> None:
+    """Weights that know the answer are not listened to: before training accuracy is one half, whatever they say."""
+    knowing = [
+        e._replace(answers=(e.answers[0]._replace(weight=(9.0,) * len(e.answers[0].ids)), e.answers[1])) for e in PAIRS
+    ]
+    for rows in (PAIRS, knowing):
+        batches = forwards(rows, rows="pairs", layout="tree", max_tokens=100)
+        found = evaluate(fixed(POLICY), DPO(beta=0.5), batches, reference=fixed(REFERENCE))
+        assert {row["id"]: row["rewards/margins"] for row in found} == {"won": 1.25, "lost": -2.0, "tied": 0.0}
 
 
 def test_before_training_every_reward_is_a_tie() -> None:

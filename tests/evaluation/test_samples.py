@@ -1,4 +1,4 @@
-"""Greedy answers of policy and reference, against a loop that takes the likeliest token."""
+"""Answers of policy and reference, against a loop that takes the likeliest token; drawn ones by their seed."""
 
 from __future__ import annotations
 
@@ -70,3 +70,17 @@ def test_an_answer_ends_at_the_end_of_text(tokenizer: Any) -> None:
 def test_without_reference_policy_alone(tokenizer: Any) -> None:
     rows = samples.compare(model("llama", vocab_size=96), tokenizer, many(2), off=None, max_new_tokens=3)
     assert [sorted(row) for row in rows] == [["id", "policy", "prompt"]] * 2
+
+
+def test_drawn_answers_depend_on_prompt_and_seed_alone(tokenizer: Any) -> None:
+    made, few = model("llama", vocab_size=96), many(3)
+    state = torch.get_rng_state()
+
+    def drawn(rows: Any, **options: Any) -> list[str]:
+        return samples.generate(made, tokenizer, rows, max_new_tokens=12, **options)
+
+    first = drawn(few, temperature=1.0)
+    assert drawn(few[::-1], temperature=1.0) == first[::-1]
+    assert first != drawn(few, temperature=1.0, seed=1)
+    assert first != drawn(few)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -16,6 +16,7 @@ import inspect
 import itertools
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -30,7 +31,7 @@ from grainline.types import LogProbs, Losses, Pairs, Rows
 
 ROOM = "objectives"
 SUM = "dpo + 0.5*sft"
-KNOWN_NEEDS = frozenset({"pairs", "labels", "reference"})  # draw() makes tensors for these
+KNOWN_NEEDS = frozenset({"pairs", "labels", "reference", "segments"})  # draw() makes tensors for these
 PAIRS, TOKENS = 3, 6
 
 
@@ -89,8 +90,18 @@ def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
         if kind == "labels"
         else Pairs(ids, plain, torch.linspace(0.5, 2.0, len(ids), dtype=dtype))
     )
+    fine = (None, None)
+    if "segments" in objective.needs:  # segments of two tokens, and a score for each
+        segment = torch.where(mask, torch.arange(TOKENS) // 2, -1)
+        score = torch.rand(rows, (TOKENS + 1) // 2, generator=generator, dtype=torch.float64).to(dtype)
+        fine = (segment, score.masked_fill(torch.arange(score.shape[1]) > segment.max(-1, keepdim=True)[0], math.nan))
     ask = "reference" in objective.needs
-    return Case(LogProbs(policy, mask, weight), LogProbs(reference, mask, weight) if ask else None, batch)
+    return Case(LogProbs(policy, mask, weight, *fine), LogProbs(reference, mask, weight, *fine) if ask else None, batch)
+
+
+def mapped(answers: LogProbs | None, change: Callable[[Tensor], Tensor]) -> LogProbs | None:
+    """Every tensor of ``answers`` changed in the same way."""
+    return answers and LogProbs(*(x if x is None else change(x) for x in answers))
 
 
 def losses(objective: Any, case: Case) -> Losses:
@@ -116,9 +127,10 @@ def rearranged(case: Case, order: list[int]) -> Case:
     index = torch.tensor(order)
     paired = isinstance(case.batch, Pairs) and len(case.policy.token) == 2 * len(case.batch.ids)
     rows = torch.cat([index, index + len(case.batch.ids)]) if paired else index
-    policy, reference = (answers and LogProbs(*(x[rows] for x in answers)) for answers in case[:2])
+    policy, reference = (mapped(answers, lambda x: x[rows]) for answers in case[:2])
     ids, *facts = case.batch
-    return Case(policy, reference, type(case.batch)(tuple(ids[i] for i in order), *(fact[index] for fact in facts)))
+    facts = [fact[index] if isinstance(fact, Tensor) else fact for fact in facts]
+    return Case(policy, reference, type(case.batch)(tuple(ids[i] for i in order), *facts))
 
 
 def same(left: Losses, right: Losses, order: list[int] | None = None) -> None:
@@ -206,15 +218,27 @@ def test_purity(objective: Any, kind: str) -> None:
     case, untouched = draw(objective, kind), draw(objective, kind)
     same(losses(objective, case), losses(objective, case))
     for answers, before in zip(case[:2], untouched[:2], strict=True):
-        assert answers is None or all(map(torch.equal, answers, before))
+        for x, y in zip(answers or (), before or (), strict=True):
+            assert (x is None and y is None) or torch.equal(x.nan_to_num(), y.nan_to_num())
 
 
 def test_padding(objective: Any, kind: str) -> None:
     """Columns outside the answers, on the left or on the right, are invisible."""
     case = draw(objective, kind)
     for pad in ((3, 0), (0, 3)):
-        wide = [a and LogProbs(*(torch.nn.functional.pad(x, pad) for x in a)) for a in case[:2]]
-        same(losses(objective, case), losses(objective, Case(*wide, case.batch)))
+
+        def wider(a: LogProbs | None, pad: tuple[int, int] = pad) -> LogProbs | None:
+            outside = {"segment": -1, "score": math.nan}
+            sides = {"score": (0, 3)}  # segments are counted from 0
+            grown = {
+                name: None
+                if x is None
+                else torch.nn.functional.pad(x, sides.get(name, pad), value=outside.get(name, 0))
+                for name, x in (a._asdict() if a else {}).items()
+            }
+            return LogProbs(**grown) if a else None
+
+        same(losses(objective, case), losses(objective, Case(*map(wider, case[:2]), case.batch)))  # type: ignore[arg-type]
 
 
 def test_permutation(objective: Any, kind: str) -> None:
@@ -239,19 +263,23 @@ def test_swap(objective: Any, kind: str) -> None:
         return
     case = draw(objective, kind)
     order = [*range(PAIRS, 2 * PAIRS), *range(PAIRS)]
-    policy, reference = (answers and LogProbs(*(x[order] for x in answers)) for answers in case[:2])
+    policy, reference = (mapped(answers, lambda x: x[order]) for answers in case[:2])
     margin, swapped = losses(objective, case).margin, losses(objective, Case(policy, reference, case.batch)).margin
     torch.testing.assert_close(swapped, -margin, rtol=1e-9, atol=1e-12)
 
 
 def test_constant(objective: Any, kind: str) -> None:
-    """At policy = reference each loss is the constant that the method states."""
+    """At policy = reference each loss is the constant that the method states, or (None) one that the row decides."""
     if "reference" not in objective.needs or isinstance(objective, Sum):
         return
     assert hasattr(objective, "constant"), "state `constant`, the loss at policy = reference"
     case = draw(objective, kind)
     found = losses(objective, case._replace(reference=case.policy))
-    assert reduced(found).item() == pytest.approx(objective.constant, rel=1e-9)
+    if objective.constant is not None:
+        assert reduced(found).item() == pytest.approx(objective.constant, rel=1e-9)
+        return
+    other = case.with_tokens(2 * case.policy.token)  # no one number: then each row's own, whatever the model
+    same(found, losses(objective, other._replace(reference=other.policy)))
 
 
 def test_reference_gradient(objective: Any, kind: str) -> None:

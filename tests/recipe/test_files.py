@@ -264,7 +264,7 @@ def test_what_is_dumped_loads_as_the_same(tmp_path: Path, given: dict[str, Any])
         ("objective=dpo:beta=0.3", ["objective"]),
         ("model.revision=x", ["model.revision"]),
         ("data.weight=2", ["data.0.weight"]),
-        ("data=[d.jsonl, e.jsonl]", ["data.1.path", "data.1.split", "data.1.weight"]),
+        ("data=[d.jsonl, e.jsonl]", ["data.1.path", "data.1.split", "data.1.format", "data.1.weight"]),
         ("epochs=2", ["epochs"]),
         ("out=elsewhere", []),
         ("trackers=[wandb]", []),

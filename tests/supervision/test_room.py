@@ -36,12 +36,12 @@ def example(*answers: Answer, label: bool | None = None) -> Example:
 def examples() -> dict[str, Example]:
     """What may come: a pair with spans on either side, one without, answers in other scripts, a labelled row."""
     true = Answer("Wings push air down. So they rise.", (Span(0, 20, "correctness", 1.0), Span(21, 34, "", 0.5)))
-    false = Answer("Magic lifts them. Surely it does!", (Span(0, 5, "correctness", -1.0), Span(3, 17, "tone", -0.5)))
+    false = Answer("Magic lifts them. Surely it does!", (Span(0, 5, "correctness", 0.0), Span(3, 17, "tone", 0.2)))
     return {
         "pair": example(true, false),
         "no spans": example(true._replace(spans=()), false._replace(spans=())),
         "equal answers": example(true, true),
-        "other scripts": example(Answer("Flügel drücken 空気を下へ 🙂 ."), Answer("Так.", (Span(0, 4, "", -1.0),))),
+        "other scripts": example(Answer("Flügel drücken 空気を下へ 🙂 ."), Answer("Так.", (Span(0, 4, "", 0.0),))),
         "no text": example(Answer(""), Answer("So.")),
         "labelled": example(false, label=False),
     }
@@ -101,18 +101,16 @@ def test_one_finite_weight_a_token(supervision: Any) -> None:
 
 
 def test_segments_and_scores_belong_together(supervision: Any) -> None:
-    """Segments are -1 or a row of scores, never decrease along the answer, and every row has all aspects."""
+    """Every token is in a segment, segments are counted from 0 in the order of the text, each has one finite score."""
     for one in given(supervision):
         for answer in supervision(one).answers:
-            assert (answer.segment is None) == (answer.scores is None)
-            if answer.segment is None or answer.scores is None:
+            assert (answer.segment is None) == (answer.score is None)
+            if answer.segment is None or answer.score is None:
                 continue
-            inside = [segment for segment in answer.segment if segment != -1]
             assert len(answer.segment) == len(answer.ids)
-            assert inside == sorted(inside)
-            assert set(inside) <= set(range(len(answer.scores)))
-            assert len({len(row) for row in answer.scores}) <= 1
-            assert all(math.isfinite(score) for row in answer.scores for score in row)
+            assert list(answer.segment) == sorted(answer.segment)
+            assert set(answer.segment) == set(range(len(answer.score)))
+            assert all(isinstance(score, float) and math.isfinite(score) for score in answer.score)
 
 
 def test_same_input_same_result(supervision: Any) -> None:

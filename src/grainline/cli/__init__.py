@@ -21,8 +21,12 @@ HELP = """Fine-grained, parameter-efficient preference alignment of language mod
 
 \b
 Examples:
+  grainline demo                                   a first aligned adapter, in minutes
   grainline ls objectives                          which methods there are
   grainline show objective dpo                     equation, options, needs
+  grainline check pairs.jsonl                      what is wrong with the data
+  grainline peek pairs.jsonl                       which tokens will speak, how loudly
+  grainline plan recipe.yaml                       what it will take
   grainline align recipe.yaml objective=dpo seed=1 train
   grainline evaluate runs/first --data test.jsonl  measure
   grainline export runs/first --to adapter         ship

@@ -40,9 +40,25 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def metrics(found: Mapping[str, Any], title: str = "") -> None:
-    """Named numbers, one a line."""
-    table(("metric", "value"), [(name, number(value)) for name, value in found.items()], title)
+def metrics(found: Mapping[str, Any], title: str = "", before: Mapping[str, Any] | None = None) -> None:
+    """Named numbers, one a line, with their intervals; those of ``before`` beside them."""
+    names = [name for name in found if not _is_bound(name, found)]
+    if not before:
+        table(("metric", "value"), [(name, interval(name, found)) for name in names], title)
+        return
+    rows = [(name, interval(name, before) if name in before else "", interval(name, found)) for name in names]
+    table(("metric", "before", "after"), rows, title)
+
+
+def _is_bound(name: str, found: Mapping[str, Any]) -> bool:
+    """Whether a metric is the end of another's interval."""
+    return any(name.endswith(end) and name.removesuffix(end) in found for end in ("_low", "_high"))
+
+
+def interval(name: str, found: Mapping[str, Any]) -> str:
+    """A metric with its 95 % interval, where it has one: ``0.61 [0.57, 0.65]``."""
+    bounds = [number(found[name + end]) for end in ("_low", "_high") if name + end in found]
+    return number(found[name]) + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def number(value: Any) -> str:

@@ -52,5 +52,5 @@ def align(
     if json:
         _print.as_json({"folder": str(run.folder), "adapter": str(adapter), "metrics": found})
         return
-    _print.metrics(found, title=str(run.folder))
+    _print.metrics(found, title=str(run.folder), before=run.before())
     typer.echo(f"adapter: {adapter}")

@@ -14,6 +14,7 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="The folder of a run.")],
     data: Annotated[str, typer.Option("--data", help="Records: a file, folder or hub id.")],
     split: Annotated[str, typer.Option("--split", help="Split of a hub id or folder.")] = "test",
+    format: Annotated[str, typer.Option("--format", help="A public data set's own columns.")] = "",
     name: Annotated[str, typer.Option("--name", help="What to call the data; else its file's name.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON: name -> metrics.")] = False,
 ) -> None:
@@ -27,7 +28,7 @@ def evaluate(
     from grainline.cli import _print
     from grainline.recipe import HeldOutChoice
 
-    choice = HeldOutChoice(path=os.path.expanduser(data), split=split)
+    choice = HeldOutChoice(path=os.path.expanduser(data), split=split, format=format)
 
     root = importlib.import_module("grainline.runs")  # imports torch
     found = root.Run(run).evaluate({name or Path(data).name.partition(".")[0]: choice})

@@ -15,10 +15,13 @@ import hashlib
 import math
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from grainline.errors import RecipeError
-from grainline.types import AnswerTokens, Batch, Example, Layout, Pairs, Rows, Tree
+from grainline.types import NEUTRAL, Answer, AnswerTokens, Batch, Example, Layout, Pairs, Rows, Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Speaking = Literal["pairs", "labels", "chosen"]
 """Which rows an objective sees: [chosen; rejected], single answers with labels, or the desirable answers alone."""
@@ -95,11 +98,12 @@ def collate(examples: Sequence[Example], *, rows: Speaking = "pairs", layout: La
         trees.append(Tree(start, len(prompt), tuple(len(answer) - 1 for answer in answers)))
     longest = max(len(s.answer.ids) for s in speakers)
     index = torch.full((len(speakers), longest), -1)
-    weight = torch.zeros(len(speakers), longest)
     for b, speaker in enumerate(speakers):
         begin, length = place[speaker.example.prompt, speaker.answer.ids], len(speaker.answer.ids)
         index[b, :length] = torch.arange(begin, begin + length)
-        weight[b, :length] = torch.tensor(speaker.answer.weight)
+    said = [speaker.answer for speaker in speakers]
+    segments = [(a.segment, a.score) for a in said if a.segment is not None and a.score is not None]
+    complete = len(segments) == len(said)
     batch = Batch(
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),
@@ -107,9 +111,11 @@ def collate(examples: Sequence[Example], *, rows: Speaking = "pairs", layout: La
         source=torch.tensor(source),
         target=torch.tensor(target),
         rows=index,
-        weight=weight,
+        weight=_table([a.weight for a in said], outside=0.0),
         facts=_facts(examples, speakers, rows),
         keys=tuple(content_key(s.example.prompt, s.answer.ids) for s in speakers),
+        segment=_table([segment for segment, _ in segments], outside=-1) if complete else None,
+        score=_table([score for _, score in segments], outside=math.nan) if complete else None,
     )
     return _pad(batch) if layout == "padded" else batch
 
@@ -184,10 +190,39 @@ def _facts(examples: Sequence[Example], speakers: Sequence[_Speaker], rows: Spea
     if rows == "pairs":
         records = [e.record for e in examples]
         margin = [math.nan if r.margin is None else r.margin for r in records]
-        return Pairs(tuple(r.id for r in records), torch.tensor([r.weight for r in records]), torch.tensor(margin))
+        levels = [[aspect_levels(answer) for answer in record.answers] for record in records]
+        aspects = sorted({aspect for pair in levels for level in pair for aspect in level})
+        apart = [[w.get(a, NEUTRAL) - l.get(a, NEUTRAL) for a in aspects] for w, l in levels]
+        better = torch.tensor(apart).reshape(len(records), len(aspects))
+        better = better.sign() * (better.abs() > 1e-6)
+        weight = torch.tensor([r.weight for r in records])
+        return Pairs(tuple(r.id for r in records), weight, torch.tensor(margin), tuple(aspects), better)
     records = [s.example.record for s in speakers]
     label = torch.tensor([s.label for s in speakers], dtype=torch.bool)
     return Rows(tuple(r.id for r in records), torch.tensor([r.weight for r in records]), label)
+
+
+def aspect_levels(answer: Answer) -> dict[str, float]:
+    """How good an answer is in each aspect that somebody judged: the mean score of its characters, 0 to 1.
+
+    Characters that nobody judged are neutral, so an answer with one wrong word is worse than one with none.
+    """
+    marked: dict[str, list[float]] = {}
+    for span in answer.spans:
+        if span.aspect:
+            length = span.stop - span.start
+            sums = marked.setdefault(span.aspect, [0.0, 0.0])
+            marked[span.aspect] = [sums[0] + length * (span.score - NEUTRAL), sums[1] + length]
+    whole = {aspect: max(len(answer.text), length) for aspect, (_, length) in marked.items()}
+    return {aspect: NEUTRAL + total / whole[aspect] for aspect, (total, _) in marked.items()}
+
+
+def _table(rows: Sequence[Sequence[float]], *, outside: float) -> Tensor:
+    """Rows of uneven length as one tensor."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=outside)
 
 
 def _pad(batch: Batch) -> Batch:

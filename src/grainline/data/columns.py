@@ -21,7 +21,13 @@ common beginning up to a word boundary (TRL cuts inside a word), a single space 
 Optional: ``weight`` (> 0), ``margin``, ``tools``, ``chat_template_kwargs``, ``id``, and ``chosen_spans``,
 ``rejected_spans``, ``completion_spans``: lists of ``{start, end, aspect, type, score}`` in characters of the answer.
 **A span without a score marks an error: it gets 0.0 on the scale from 0 (wrong) to 1 (right).** Its aspect is
-``aspect``, else ``type``, else "". Further columns are left alone, but one that looks like a misspelt name is refused.
+``aspect``, else ``type``, else "". Scores on another scale come with ``score_range``, [worst, best], and are mapped to
+0..1 by it; without it they stand as they are.
+
+A matrix of scores, segments x aspects, is three columns: ``aspect_names``; ``chosen_segments``, the pieces of the
+answer as [start, end] or as their texts in order; ``chosen_aspect_scores``, a row for each piece, null where an aspect
+was not judged. (``rejected_``, ``completion_`` likewise.) They become spans. Further columns are left alone, but one
+that looks like a misspelt name is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +42,8 @@ from grainline.errors import DataError, nearest
 from grainline.types import Answer, Record, Span
 
 _KEYS = ("chosen", "rejected", "completion", "completions", "labels", "label", "messages")
-_OPTIONAL = ("weight", "margin", "tools", "chat_template_kwargs", "chosen_spans", "rejected_spans", "completion_spans")
+_FINE = tuple(f"{side}_{kind}" for side in ("chosen", "rejected", "completion") for kind in fields.FINE)
+_OPTIONAL = ("weight", "margin", "tools", "chat_template_kwargs", "score_range", "aspect_names", *_FINE)
 _QUESTIONS = ("instruction", "question", "query", "input")  # other tools' names of the prompt
 _OURS = ("add_generation_prompt", "continue_final_message", "conversation", "return_dict", "tokenize", "tools")
 
@@ -121,7 +128,7 @@ def _pair(row: Mapping[str, Any], *, where: str) -> _Parts:
         raise DataError("both chosen and completion are given: a pair or a labelled row?", where=where)
     prompt, sides = _sides(row, where=where)
     answers = tuple(
-        fields.with_spans(chat.answer(side, where=f"{where} {name}"), row, f"{name}_spans", where=where)
+        fields.with_spans(chat.answer(side, where=f"{where} {name}"), row, name, where=where)
         for name, side in zip(("chosen", "rejected"), sides, strict=True)
     )
     if answers[0].text == answers[1].text and answers[0].messages == answers[1].messages:
@@ -158,7 +165,7 @@ def _common_text(row: Mapping[str, Any], *, where: str) -> tuple[str, tuple[str,
         raise DataError(
             f"there is no column 'prompt', but {question!r}.", where=where, instead="Rename it to 'prompt'."
         )
-    for name in ("chosen_spans", "rejected_spans"):
+    for name in _FINE:
         if row.get(name):
             raise DataError("spans need an explicit prompt to count from.", where=f"{where} {name}")
     if chosen == rejected:
@@ -184,7 +191,7 @@ def _labelled(row: Mapping[str, Any], *, where: str) -> _Parts:
     if not isinstance(prompt, str):
         said = chat.after(said, prompt=prompt, where=f"{where} completion")
     answer = chat.answer(said, where=f"{where} completion")
-    return prompt, (fields.with_spans(answer, row, "completion_spans", where=where),), _label(row, where=where)
+    return prompt, (fields.with_spans(answer, row, "completion", where=where),), _label(row, where=where)
 
 
 def _messages(row: Mapping[str, Any], *, where: str) -> _Parts:
@@ -195,7 +202,7 @@ def _messages(row: Mapping[str, Any], *, where: str) -> _Parts:
         raise DataError("the conversation must be a prompt and then the assistant's turn.", where=f"{where} messages")
     prompt = chat.prompt(turns[:-1], where=f"{where} messages")
     answer = chat.answer(turns[-1:], where=f"{where} messages")
-    return prompt, (fields.with_spans(answer, row, "completion_spans", where=where),), _label(row, where=where)
+    return prompt, (fields.with_spans(answer, row, "completion", where=where),), _label(row, where=where)
 
 
 def _stepwise(row: Mapping[str, Any], *, where: str) -> _Parts:

@@ -33,6 +33,8 @@ def rows(source: Any, *, split: str) -> tuple[str, Iterator[Row]]:
             return path.name, _folder(path, split=split)
         if path.is_file():
             return path.name, _file(path)
+        if path == Path(path.name) and packaged(path.name).is_dir():
+            return path.name, _folder(packaged(path.name), split=split)
         return str(source), _hub(str(source), split=split)
     if isinstance(source, Mapping):  # a DatasetDict, or one row that should have been in a list
         if split not in source:
@@ -46,6 +48,11 @@ def rows(source: Any, *, split: str) -> tuple[str, Iterator[Row]]:
         f"cannot read rows from a {type(source).__name__}.",
         instead="Give a path, a hub id, a Dataset or a list of dicts.",
     )
+
+
+def packaged(name: str) -> Path:
+    """The folder of a data set that comes with the package: rows, card, recipe."""
+    return Path(__file__).parent / "packaged" / name
 
 
 def _stem(path: Path) -> str:

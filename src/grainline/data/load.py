@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from grainline.data import columns, files
+from grainline.data import columns, files, formats
 from grainline.errors import DataError
 from grainline.types import Record
+
+Read = Record | DataError | formats.Skipped
+"""What becomes of a raw row: a record, why it cannot be used, or why by its nature it makes none."""
 
 
 class Loaded(NamedTuple):
@@ -23,21 +28,55 @@ class Loaded(NamedTuple):
     problems: list[DataError]  # one per unusable row, in order
     name: str  # of the source, for messages
     digest: str  # sha256 of the records' content in order; ids and file names do not count
+    passed_over: Mapping[str, int] = MappingProxyType({})  # rows that by nature make no record ("ties"): why, how many
 
 
-def read(source: Any, *, split: str = "train", limit: int | None = None) -> Loaded:
+def read(source: Any, *, split: str = "train", limit: int | None = None, format: str = "") -> Loaded:
     """Records of a file, folder, hub id, ``datasets.Dataset`` or list of dicts; only its first ``limit`` rows.
 
+    ``format`` names the public data set whose native columns the rows have, one of ``formats.names()``; "" = ours.
     A source that cannot be read at all is raised; a row that cannot be used is collected in ``problems``.
+    """
+    name, rows = stream(source, split=split, limit=limit, format=format)
+    records: list[Record] = []
+    problems: list[DataError] = []
+    passed_over: Counter[str] = Counter()
+    seen: dict[str, str] = {}  # id -> where
+    for row in rows:
+        if isinstance(row, formats.Skipped):
+            passed_over[row.why] += 1
+        elif isinstance(row, DataError):
+            problems.append(row)
+        elif row.id in seen:
+            what = f"id {row.id!r} is that of {seen[row.id]}."
+            problems.append(DataError(what, where=f"{row.where} id", instead="Give each row its own id."))
+        else:
+            seen[row.id] = row.where
+            records.append(row)
+    if not records and not problems:
+        raise nothing(name, passed_over)
+    columns.same_kind(records, where=name)
+    return Loaded(records, problems, name, _digest(records), passed_over)
+
+
+def stream(
+    source: Any, *, split: str = "train", limit: int | None = None, format: str = ""
+) -> tuple[str, Iterator[Read]]:
+    """The source's name, and what becomes of its rows, one by one; arguments as for :func:`read`.
+
+    What takes more than one row to see is not looked for here: ids that come twice, pairs among labelled rows.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit} asks for no rows.")
     name, rows = files.rows(source, split=split)
-    records, problems = _records(islice(rows, limit))
-    if not records and not problems:
-        raise DataError("there are no rows.", where=name)
-    columns.same_kind(records, where=name)
-    return Loaded(records, problems, name, _digest(records))
+    rows = islice(rows, limit)
+    return name, _each(formats.converted(format, rows) if format else rows, guess=not format)
+
+
+def nothing(name: str, passed_over: Mapping[str, int]) -> DataError:
+    """Says of a source without a row to use or to mend why that is."""
+    why = f"no row makes a record: {', '.join(f'{n} {what}' for what, n in passed_over.items())}."
+    return DataError(why if passed_over else "there are no rows.", where=name)
 
 
 def refuse(loaded: Loaded, *, skip_bad_rows: bool = False) -> None:
@@ -57,26 +96,27 @@ def refuse(loaded: Loaded, *, skip_bad_rows: bool = False) -> None:
     )
 
 
-def _records(rows: Iterable[files.Row]) -> tuple[list[Record], list[DataError]]:
-    records: list[Record] = []
-    problems: list[DataError] = []
-    seen: dict[str, str] = {}  # id -> where
+def _each(rows: Iterable[files.Row], *, guess: bool) -> Iterator[Read]:
+    """``guess``: let the first problem say of which public data set the row looks like."""
     for where, default, row in rows:
+        if isinstance(row, formats.Skipped):
+            yield row
+            continue
         try:
             if isinstance(row, DataError):
                 raise row
             id = _id(row, default, where=where)
-            record = columns.record(row, where=where, id=id)
-            if id in seen:
-                raise DataError(
-                    f"id {id!r} is that of {seen[id]}.", where=f"{where} id", instead="Give each row its own id."
-                )
+            yield columns.record(row, where=where, id=id)
         except DataError as problem:
-            problems.append(problem)
-        else:
-            seen[id] = where
-            records.append(record)
-    return records, problems
+            yield _named(problem, row) if guess else problem
+            guess = False
+
+
+def _named(problem: DataError, row: Any) -> DataError:
+    """The same, with the one remedy if the row is a public data set's own."""
+    name = formats.resembled(row)
+    remedy = f"This looks like {name}: set format={name}."
+    return DataError(problem.what, where=problem.where, instead=remedy) if name else problem
 
 
 def _id(row: Any, default: str, *, where: str) -> str:

@@ -11,8 +11,12 @@ logps/chosen, logps/rejected    mean log-prob of the answers, nats
 logps/chosen_per_token          mean of each chosen answer's log-prob a token, nats: falls when chosen is displaced
 ==============================  ======================================================================================
 
-``*_low`` and ``*_high`` bound the first and the third by a 95 % bootstrap interval over prompts, since rows of one
-prompt are not independent.
+For each aspect that the data judges there are also ``rewards/ASPECT/margins`` and ``rewards/ASPECT/accuracies``: over
+the pairs whose answers differ in that aspect, how much more reward the better one has, and how often it has more.
+
+Every token counts 1 here, whatever the supervision says, so that no annotation of a held-out row helps to predict its
+label. ``*_low`` and ``*_high`` bound accuracies and margins by a 95 % bootstrap interval over prompts, since rows of
+one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -59,8 +63,9 @@ def evaluate(
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(device)
-            policy = score(batch)
-            losses = objective(policy, reference(batch) if reference is not None else None, batch.facts, {})
+            policy = score(batch).whole()
+            against = reference(batch).whole() if reference is not None else None
+            losses = objective(policy, against, batch.facts, {})
             found += _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, batch)
     return found
 
@@ -69,18 +74,16 @@ def summarise(rows: Sequence[dict[str, Any]], groups: dict[str, Any], *, seed: i
     """Means of the rows' values, and bootstrap intervals over ``groups`` (row id -> prompt)."""
     import numpy as np
 
-    names = [name for name in rows[0] if name != "id"]
     metrics: dict[str, float] = {}
-    ids = [groups[row["id"]] for row in rows]
-    place = {group: i for i, group in enumerate(dict.fromkeys(ids))}
-    group = np.array([place[i] for i in ids])
-    sizes = np.bincount(group, minlength=len(place))
-    draws = np.random.default_rng(seed).integers(len(place), size=(1000, len(place)))
-    for name in names:
-        values = np.array([row[name] for row in rows], dtype=float)
+    for name in dict.fromkeys(name for row in rows for name in row if name != "id"):
+        there = [row for row in rows if name in row]
+        values = np.array([row[name] for row in there], dtype=float)
         metrics[name] = float(values.mean())
-        if name.endswith("accuracies"):
-            sums = np.bincount(group, weights=values, minlength=len(place))
+        if name.endswith(("accuracies", "margins")):
+            place: dict[Any, int] = {}
+            group = np.array([place.setdefault(groups[row["id"]], len(place)) for row in there])
+            sums, sizes = np.bincount(group, weights=values), np.bincount(group)
+            draws = np.random.default_rng(seed).integers(len(place), size=(1000, len(place)))
             resampled = sums[draws].sum(1) / sizes[draws].sum(1)
             metrics[f"{name}_low"], metrics[f"{name}_high"] = map(float, np.quantile(resampled, (0.025, 0.975)))
     return metrics | {"rows": float(len(rows))}
@@ -99,7 +102,16 @@ def _pairs(policy: LogProbs, losses: Losses, batch: Batch) -> list[dict[str, Any
     if losses.margin is not None:
         columns = {"rewards/accuracies": wins(losses.margin), "rewards/margins": losses.margin} | columns
         columns |= {name: value for name, value in losses.log.items() if value.shape == losses.margin.shape}
-    return _rows(batch.facts.ids, columns)
+    found = _rows(batch.facts.ids, columns)
+    if losses.margin is not None:
+        for aspect, better in batch.facts.by_aspect():  # type: ignore[union-attr]
+            margin = better * losses.margin
+            for row, differs, size, win in zip(
+                found, *(x.tolist() for x in (better, margin, wins(margin))), strict=True
+            ):
+                if differs:
+                    row |= {f"rewards/{aspect}/accuracies": win, f"rewards/{aspect}/margins": size}
+    return found
 
 
 def _labelled(policy: LogProbs, batch: Batch) -> list[dict[str, Any]]:

@@ -27,6 +27,22 @@ def log_ratio(policy: LogProbs, reference: LogProbs) -> Tensor:
     return summed(policy) - summed(reference).detach()
 
 
+def segments(logprobs: LogProbs) -> tuple[Tensor, Tensor]:
+    """(segment (B, T), score (B, S)): which segment each token is in, -1 outside; NaN where there are fewer than S."""
+    if logprobs.segment is None or logprobs.score is None:
+        raise ValueError("these log-probs carry no segments: the supervision makes none")
+    return logprobs.segment, logprobs.score
+
+
+def by_segment(token_BT: Tensor, segment_BT: Tensor, score_BS: Tensor) -> Tensor:
+    """(B, S) the sum of ``token_BT`` over each segment's tokens."""
+    import torch
+
+    number_S = torch.arange(score_BS.shape[1], device=token_BT.device)
+    inside_BST = segment_BT[:, None, :] == number_S[:, None]
+    return (token_BT[:, None, :] * inside_BST).sum(-1)
+
+
 def halves(value_B: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [chosen; rejected] -> (chosen, rejected), each (P,)."""
     chosen_P, rejected_P = value_B.chunk(2)

@@ -14,6 +14,8 @@ need          what it means
 pairs         rows are [chosen; rejected], ``batch`` is :class:`~grainline.types.Pairs`
 labels        rows are single answers with a label, ``batch`` is :class:`~grainline.types.Rows`
 reference     the reference's log-probs (without it ``reference`` is None)
+segments      ``segment`` and ``score`` in the log-probs; ``score_range``, if stated, says
+              between which numbers (low, high) scores must lie
 ============  ==========================================================================
 
 Without ``pairs`` or ``labels`` the rows are the desirable answers only.
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from grainline.types import LogProbs, Pairs, Rows
 
-NEEDS = frozenset({"pairs", "labels", "reference"})
+NEEDS = frozenset({"pairs", "labels", "reference", "segments"})
 
 
 class Objective(Protocol):
@@ -52,6 +54,12 @@ class Sum:
     @property
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(objective.needs for _, objective in self.terms))
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """The narrowest that a summand states."""
+        stated = [r for _, objective in self.terms if (r := getattr(objective, "score_range", None)) is not None]
+        return (max(low for low, _ in stated), min(high for _, high in stated)) if stated else None
 
     def __call__(
         self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]

@@ -47,6 +47,8 @@ class DataChoice:
     """File (.jsonl, .json, .parquet, .arrow, also .gz), folder, or hub id."""
     split: str = "train"
     """Split of a hub id or folder."""
+    format: str = ""
+    """Public data set whose own columns the rows have: helpsteer, ultrafeedback, prm800k...; empty = ours and TRL's."""
     weight: float = Field(default=1.0, gt=0)
     """Share in a mixture: how many times its rows are drawn in an epoch; 0.5 draws a random half."""
 
@@ -59,6 +61,8 @@ class HeldOutChoice:
     """File (.jsonl, .json, .parquet, .arrow, also .gz), folder, or hub id."""
     split: str = "test"
     """Split of a hub id or folder."""
+    format: str = ""
+    """Public data set whose own columns the rows have: helpsteer, ultrafeedback, prm800k...; empty = ours and TRL's."""
 
 
 @spec
@@ -76,6 +80,8 @@ class EvaluationChoice:
 
     samples: int = Field(default=3, ge=0)
     """Prompts answered by the policy, beside the reference's answer, once the run is done."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of these answers: 0 = the likeliest token each time; above, drawn with the run's seed, the same for both."""
 
 
 @spec

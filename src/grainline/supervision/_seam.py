@@ -1,8 +1,8 @@
 """The interface of a supervision: a spec that can be called on an example and answers with the same example, marked.
 
-``supervision(example) -> Example`` fills ``weight`` and/or ``segment`` and ``scores`` of each answer. It may read the
-record (text, spans, margin) and the tokens' character offsets; it never changes ``ids``. It states what the record must
-carry: ``needs`` may hold ``"spans"``.
+``supervision(example) -> Example`` fills ``weight`` of each answer, and ``segment`` with ``score`` where it knows of
+segments. It may read the record (text, spans, margin) and the tokens' character offsets; it never changes ``ids``. It
+states what the records must carry: ``needs`` may hold ``"spans"``, and ``"aspect NAME"`` for each aspect it names.
 """
 
 from __future__ import annotations

@@ -1,0 +1,164 @@
+"""Talking to a run: its policy and its reference, each with a conversation of its own, word by word.
+
+The prompt is encoded as in training (:mod:`grainline.data.encode`): the chat template once, oldest turns first to go
+where the model's window ends. An answer ends at the token that ended answers in training. Without a chat template each
+turn stands alone, as plain text that the model continues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from grainline import export, models
+from grainline.data.encode import Encoder
+from grainline.errors import RunError
+from grainline.types import Answer, Record
+
+if TYPE_CHECKING:
+    from grainline.recipe import Recipe
+
+Turns = tuple[Mapping[str, str], ...]
+
+
+class Voice(NamedTuple):
+    """Somebody who answers."""
+
+    name: str  # "policy" or "reference"
+    model: Any
+    within: Callable[[], AbstractContextManager[Any]]  # the context in which ``model`` is this voice
+
+
+class Speakers(NamedTuple):
+    """Who answers, and in which words."""
+
+    voices: tuple[Voice, ...]  # the reference first
+    tokenizer: Any
+    remark: str  # how the reference was found, where that is not obvious
+
+
+class Asked(NamedTuple):
+    """A conversation in tokens, up to where the answer begins."""
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]  # any of these ends the answer
+    shortened: bool  # the beginning did not fit the model's window
+
+
+class Manner(NamedTuple):
+    """How answers are made."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0  # 0 = the likeliest token each time
+    seed: int = 0  # of each answer, so that both voices draw the same numbers
+
+
+def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speakers:
+    """The voices of a run: ``adapter`` over the recipe's model, and what training started from.
+
+    Raises:
+        RunError: there is no adapter yet. ModelError: it does not fit, or the model cannot be loaded.
+    """
+    if not adapter.is_dir():
+        raise RunError("no adapter yet.", where=str(adapter), instead="Resume the run; a finished one can speak.")
+    choice = dataclasses.replace(recipe.model, gradient_checkpointing=False)  # it only switches the cache off
+    base = models.load(choice)
+    trained = export.load_adapter(base.model, adapter).eval()
+    policy = Voice("policy", trained, nullcontext)
+    if policy_only:
+        return Speakers((policy,), base.tokenizer, "")
+    if not hasattr(trained, "disable_adapter"):  # a whole model was trained; the base stands beside it
+        return Speakers((Voice("reference", base.model.eval(), nullcontext), policy), base.tokenizer, "")
+    if not (recipe.adapter.changes_base or recipe.model.adapter):
+        return Speakers((Voice("reference", trained, trained.disable_adapter), policy), base.tokenizer, "")
+    why = "training started from an adapter" if recipe.model.adapter else "this adapter changes the base weights"
+    start = models.load(choice).model
+    if recipe.model.adapter:
+        start = export.load_adapter(start, Path(recipe.model.adapter))
+    remark = f"{why}: the reference is not the policy with its adapter off, and was loaded beside it"
+    return Speakers((Voice("reference", start.eval(), nullcontext), policy), base.tokenizer, remark)
+
+
+def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner) -> Asked:
+    """``turns``, which end with the user's, as the model reads them, with room for the answer.
+
+    Raises:
+        RunError: there is no room. ModelError, DataError: the template refuses these turns.
+    """
+    space = window - manner.max_new_tokens
+    if space < 2:
+        raise RunError(
+            f"{manner.max_new_tokens} new tokens leave no room for a question: the model's window is {window}.",
+            where="--max-new-tokens",
+            instead=f"Choose at most {window // 2}.",
+        )
+    prompt = turns if tokenizer.chat_template else turns[-1]["content"]
+    encoder = Encoder(tokenizer, max_length=space)
+    example = encoder(Record("chat", prompt, (Answer("Yes."),), label=True, where="the conversation"))
+    return Asked(example.prompt, (example.answers[0].ids[-1],), bool(encoder.counts["truncated_prompts"]))
+
+
+def window(model: Any) -> int:
+    """Tokens that the model can look back on."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20)
+
+
+def speak(voice: Voice, tokenizer: Any, question: Asked, manner: Manner) -> Generator[str, None, None]:
+    """The answer so far, again and again; what comes last is the whole. Closing the iterator ends the generation."""
+    import torch
+    from transformers import StoppingCriteriaList, TextIteratorStreamer
+
+    model, ended = voice.model, threading.Event()
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    ids = torch.tensor([question.ids], device=model.device)
+    options = _options(model, tokenizer, question, manner)
+
+    def stop(seen: Any, scores: Any, **_: Any) -> Any:
+        return torch.full((len(seen),), ended.is_set(), device=seen.device)
+
+    options["stopping_criteria"] = StoppingCriteriaList([stop])
+    made: list[Any] = []
+
+    def generate() -> None:
+        try:
+            torch.manual_seed(manner.seed)
+            with voice.within():
+                output = model.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **options
+                )
+            made.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip())
+        except Exception as error:
+            made.append(error)
+        finally:
+            streamer.end()
+
+    worker = threading.Thread(target=generate, daemon=True)
+    worker.start()
+    try:
+        said = ""
+        for piece in streamer:
+            said += piece
+            yield said.strip()
+    finally:
+        ended.set()
+        worker.join()
+    if isinstance(made[0], Exception):
+        raise made[0]
+    yield made[0]
+
+
+def _options(model: Any, tokenizer: Any, question: Asked, manner: Manner) -> dict[str, Any]:
+    """Arguments of ``generate``; a temperature alone shapes the draw, whatever the model's own configuration adds."""
+    own = model.generation_config.eos_token_id
+    ends = {*question.ends, *(own if isinstance(own, list) else [own] if own is not None else [])}
+    drawn = {"do_sample": True, "temperature": manner.temperature, "top_k": 0, "top_p": 1.0}
+    return {
+        "max_new_tokens": manner.max_new_tokens,
+        "eos_token_id": sorted(ends),
+        "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        **(drawn if manner.temperature > 0 else {"do_sample": False}),
+    }

@@ -1,0 +1,186 @@
+"""What one forward costs, found out on a model without weights: FLOPs, and the bytes that autograd keeps for backward.
+
+The real :class:`~grainline.forward.Scorer` reads a real batch on torch's meta device, where every operation knows its
+shapes and none computes. FLOPs are counted operation by operation (a multiply-add is two), so what a frozen weight
+spares is spared; kept tensors are counted once a storage, without the weights. Attention is a stand-in that keeps and
+costs what a fused kernel does, since a meta tensor would be read by the plain one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from transformers import AttentionInterface
+
+from grainline.forward import LOGITS_AT_ONCE, Scorer
+from grainline.types import Batch, Tagged
+
+ATTENTION = "grainline_footprint"
+_BACKWARD = 2.5
+"""Backward of fused attention over its forward: five products of its size instead of two."""
+
+
+class Size(NamedTuple):
+    """What decides the cost of a forward."""
+
+    tokens: int  # through the model, padding included
+    squares: int  # positions that attention compares: the sum of squared lengths of trees or padded rows
+    alone: int  # tokens, were each answer read with a prompt of its own
+
+
+class Cost(NamedTuple):
+    """FLOPs of a forward of given size, and what it keeps."""
+
+    forward: float  # a token, without attention
+    train: float  # a token, forward and backward, without attention
+    attention: float  # forward, for each of Size.squares
+    kept: int  # bytes that autograd keeps for the batch that was looked at
+
+    def flops(self, size: Size, *, train: bool) -> float:
+        """Of one forward, or of one forward with its backward."""
+        token, factor = (self.train, 1 + _BACKWARD) if train else (self.forward, 1.0)
+        return token * size.tokens + factor * self.attention * size.squares
+
+
+def size(batch: Batch) -> Size:
+    """What decides the cost of ``batch``."""
+    if not batch.trees:
+        rows, longest = batch.ids.shape
+        return Size(rows * longest, rows * longest**2, rows * longest)
+    alone = sum(tree.prompt + branch for tree in batch.trees for branch in tree.branches)
+    return Size(batch.ids.numel(), sum((tree.stop - tree.start) ** 2 for tree in batch.trees), alone)
+
+
+def add(sizes: Sequence[Size], times: float = 1.0) -> Size:
+    """All of them together, so many times."""
+    return Size(*(round(times * sum(part)) for part in zip(*sizes, strict=True))) if sizes else Size(0, 0, 0)
+
+
+def cost(model: Any, batch: Batch) -> Cost:
+    """What the forward and backward of ``batch`` cost a ``model`` on the meta device."""
+    scorer = Scorer(model, packed=bool(batch.trees))
+    scorer.causal.set_attn_implementation(ATTENTION)
+    batch, measured = batch.to("meta"), size(batch)
+    counts = []
+    for train in (False, True):
+        scorer.train(train)
+        with _Attention.counting(measured.squares) as attention, _Counter() as counter:
+            with torch.set_grad_enabled(train), _kept(model) as kept:
+                token = scorer(batch).token
+            if train:
+                token.sum().backward()
+        counts.append((counter.flops / measured.tokens, attention.flops / measured.squares))
+    for parameter in model.parameters():
+        parameter.grad = None
+    (forward, attended), (trained, _) = counts
+    return Cost(forward, trained, attended, sum(kept.values()))
+
+
+def logits(model: Any, answer_tokens: int) -> int:
+    """Bytes that scoring one chunk of the vocabulary takes: logits, log-softmax and gradient, in float32."""
+    return 3 * 4 * min(LOGITS_AT_ONCE, answer_tokens * model.config.get_text_config().vocab_size)
+
+
+def optimizer_state(optimizer: Any, parameters: Sequence[Tagged]) -> int:
+    """Bytes that ``optimizer`` keeps beside its parameters (on the meta device) once it has made a step."""
+    for _, tensor, _ in parameters:
+        tensor.grad = torch.empty_like(tensor)
+    optimizer.step()
+    optimizer.zero_grad()
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(value.numel() * value.element_size() for value in kept if isinstance(value, Tensor))
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the FLOPs of matrix products; torch's own counter hooks modules too, which the row-wise head forbids."""
+
+    flops = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now; where the system does not say, the most it has held."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return peak()
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has held since :func:`forget_peak`, or ever."""
+    import resource
+
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else found * 1024
+
+
+def forget_peak() -> None:
+    """Begin the peak anew, where the system lets us (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextmanager
+def _kept(model: Any) -> Iterator[dict[int, int]]:
+    """Bytes of each storage that autograd keeps meanwhile, without the model's own."""
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    found: dict[int, int] = {}
+    held = []  # a storage that is gone would give its address to the next
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            held.append(storage)
+            found[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield found
+
+
+class _Attention(torch.autograd.Function):
+    """Stands in for fused attention: keeps its inputs, its output and a number a position and head."""
+
+    flops = 0.0
+    squares = 0
+
+    @classmethod
+    @contextmanager
+    def counting(cls, squares: int) -> Iterator[Any]:
+        """Add up the FLOPs of forwards over ``squares`` compared positions."""
+        cls.flops, cls.squares = 0.0, squares
+        yield cls
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        width = query.shape[-1] + value.shape[-1]
+        _Attention.flops += 2.0 * query.shape[1] * width * _Attention.squares
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+
+
+def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **others: Any) -> tuple[Tensor, None]:
+    return _Attention.apply(query, key, value).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, _attend)  # none for masks: without one no layer is handed any

@@ -1,0 +1,223 @@
+"""What a run will take, before any weight is loaded: tokens, steps, memory, work. ``grainline plan`` prints it.
+
+Counted exactly, from the recipe's own rows in its own order: rows, tokens, steps, forwards, trainable parameters.
+Estimated: FLOPs and memory, from one forward on a model without weights (:mod:`grainline.footprint`); the layout, which
+a run makes sure of on the real weights. Seconds need a machine: :mod:`grainline.rehearsal` measures them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from grainline import export, footprint, models
+from grainline.adapters import _seam as adapters
+from grainline.course import Course, Steps, lay_out
+from grainline.engine import possible_layouts, reference_kind, trainable
+from grainline.errors import ModelError
+from grainline.footprint import Cost
+from grainline.prepare import Prepared
+from grainline.types import Batch
+
+if TYPE_CHECKING:
+    from grainline.recipe import Recipe
+
+_FOUR_BITS = 4.127 / 8
+"""Bytes a weight of bitsandbytes' nf4 with double quantisation."""
+
+
+class Data(NamedTuple):
+    """The training rows, in tokens. Counted."""
+
+    rows: int
+    prompts: int  # distinct ones
+    prompt_tokens: int  # of all rows
+    answer_tokens: int
+    longest: int  # prompt + answer
+    truncated_prompts: int
+    truncated_answers: int
+    left_out: int
+
+
+class Trainable(NamedTuple):
+    """What trains. Counted."""
+
+    roles: dict[str, int]  # role -> parameters
+    total: int
+    parameters: int  # of the whole model
+    adapter_bytes: int  # on disk
+
+
+class Memory(NamedTuple):
+    """Bytes. Estimated; None where the architecture does not say without weights."""
+
+    weights: dict[str, int]  # dtype -> bytes
+    reference: int  # a second copy of the weights, for reference=snapshot
+    adapter: int  # adapter, gradients and optimizer state
+    activations: int | None  # what autograd keeps of the largest forward, and attention masks
+    logits: int  # one chunk of the vocabulary's scores
+    process: int  # Python and its libraries, on a CPU
+    on_disk: int  # the reference's log-probs
+
+    @property
+    def total(self) -> int | None:
+        """At the run's largest forward, without the disk."""
+        parts = (sum(self.weights.values()), self.reference, self.adapter, self.logits, self.process)
+        return None if self.activations is None else sum(parts) + self.activations
+
+
+class Work(NamedTuple):
+    """FLOPs. Estimated; a multiply-add counts two."""
+
+    training: float
+    reference: float  # before training; less what earlier runs have left in the cache
+    evaluation: float  # all looks at held-out data
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+class Estimate(NamedTuple):
+    """What a run will take."""
+
+    data: Data
+    trainable: Trainable
+    steps: Steps
+    memory: Memory
+    work: Work | None  # None where the architecture does not say without weights
+    course: Course
+    cost: Cost | None
+    source: str  # the model, in one sentence
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        found = {name: getattr(self, name)._asdict() for name in ("data", "trainable", "steps", "memory")}
+        found["memory"]["total"] = self.memory.total
+        work = None if self.work is None else self.work._asdict() | {"total": self.work.total}
+        return {"model": self.source, **found, "flops": work}
+
+
+def forecast(recipe: Recipe, prepared: Prepared) -> Estimate:
+    """What carrying out ``recipe`` on its ``prepared`` data will take; of the model it reads the configuration alone.
+
+    Raises:
+        UserError: what a run would refuse, as far as that shows without weights.
+    """
+    course = lay_out(recipe, prepared, possible_layouts(recipe)[0])
+    empty = models.empty(_without_checkpointing(recipe))
+    weights = _weights(recipe, empty.model)
+    model, factor = _attach(recipe, empty.model)
+    tagged = trainable(recipe, model)
+    roles: Counter[str] = Counter()
+    for _, tensor, role in tagged:
+        roles[role] += tensor.numel()
+    held = sum(tensor.numel() * tensor.element_size() for _, tensor, _ in tagged)
+    counted = Trainable(dict(roles), roles.total(), empty.model.num_parameters(), factor * held)
+    state = footprint.optimizer_state(recipe.optimizer(tagged), tagged)
+    cost = _cost(recipe, model, course.largest)
+    memory = Memory(
+        weights=weights,
+        reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
+        adapter=(1 if recipe.adapter.config(empty.model) is None else 2) * held + state,
+        activations=None if cost is None else cost.kept + _masks(course.largest, empty.dtype.itemsize),
+        logits=footprint.logits(empty.model, course.largest.target.numel()),
+        process=footprint.resident() if empty.device.type == "cpu" else 0,
+        on_disk=_on_disk(recipe, prepared),
+    )
+    work = None if cost is None else _work(cost, course)
+    data = _data(prepared)
+    return Estimate(data, counted, course.steps, memory, work, course, cost, empty.source)
+
+
+def _data(prepared: Prepared) -> Data:
+    examples, counts = prepared.train, prepared.facts["counts"]
+    return Data(
+        rows=len(examples),
+        prompts=len({example.prompt for example in examples}),
+        prompt_tokens=sum(len(example.prompt) for example in examples),
+        answer_tokens=sum(len(answer.ids) for example in examples for answer in example.answers),
+        longest=max(len(e.prompt) + len(answer.ids) for e in examples for answer in e.answers),
+        truncated_prompts=counts["truncated_prompts"],
+        truncated_answers=counts["truncated_answers"],
+        left_out=counts["left_out"],
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- the model
+
+
+def _without_checkpointing(recipe: Recipe) -> models.Choice:
+    asked = {field: getattr(recipe.model, field) for field in models.Choice._fields}
+    return models.Choice(**asked | {"gradient_checkpointing": False})
+
+
+def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
+    """``model`` with the recipe's adapter, or the one it goes on from, as shapes; and how much larger it is on disk."""
+    import peft
+
+    models.disable_dropout(model)
+    if recipe.model.adapter is not None:
+        if not (Path(recipe.model.adapter) / export.CONFIG).is_file():
+            raise ModelError(
+                f"no {export.CONFIG}.", where=recipe.model.adapter, instead="Give the folder of a saved adapter."
+            )
+        config = peft.PeftConfig.from_pretrained(recipe.model.adapter)
+        config.inference_mode = False
+    else:
+        config = recipe.adapter.config(model)
+    if config is None:
+        return adapters.attach(recipe.adapter, model), 1
+    # Starting values need weights, and are not wanted here. Those that move the base are shipped at twice the rank.
+    moved = str(getattr(config, "init_lora_weights", "")).startswith(("pissa", "olora"))
+    config.init_lora_weights = True
+    return peft.get_peft_model(model, config), 2 if moved else 1
+
+
+def _weights(recipe: Recipe, model: Any) -> dict[str, int]:
+    """dtype -> bytes of the base."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear) and m is not head}
+    found: dict[str, int] = {}
+    for parameter in model.parameters():
+        short = recipe.model.load_in_4bit and id(parameter) in linear
+        dtype = "4 bits" if short else str(parameter.dtype).removeprefix("torch.")
+        each = _FOUR_BITS if short else parameter.element_size()
+        found[dtype] = found.get(dtype, 0) + round(parameter.numel() * each)
+    return found
+
+
+def _cost(recipe: Recipe, model: Any, batch: Batch) -> Cost | None:
+    """What a forward costs; None for an architecture that cannot be read without weights."""
+    try:
+        whole = footprint.cost(model, batch)
+        if not recipe.model.gradient_checkpointing:
+            return whole
+        models.checkpoint_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
+        spared = footprint.cost(model, batch)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
+        return None
+    layers = model.config.get_text_config().num_hidden_layers
+    return spared._replace(kept=spared.kept + whole.kept // layers)  # one layer at a time is there again
+
+
+def _masks(batch: Batch, size: int) -> int:
+    return footprint.size(batch).squares * size if batch.trees else 0
+
+
+def _on_disk(recipe: Recipe, prepared: Prepared) -> int:
+    """Bytes of the reference's log-probs: float32 a token, and address and end of each distinct answer."""
+    if reference_kind(recipe) != "cache":
+        return 0
+    rows = [*prepared.train, *(row for held_out in prepared.held_out.values() for row in held_out)]
+    answers = {(row.prompt, answer.ids) for row in rows for answer in row.answers}
+    return sum(4 * len(ids) + 40 for _, ids in answers)
+
+
+def _work(cost: Cost, course: Course) -> Work:
+    training = cost.flops(course.sizes, train=True) + course.each_step * cost.flops(course.sizes, train=False)
+    looks = course.looks * cost.flops(course.held_out, train=False)
+    return Work(training, cost.flops(course.once, train=False), looks)

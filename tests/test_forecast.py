@@ -1,0 +1,175 @@
+"""What a run will take: against runs, and without a weight being read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from safetensors.torch import load_file
+
+from _toy import Toy, write_model
+from grainline import models
+from grainline import recipe as recipes
+from grainline.errors import ModelError, RecipeError, SpecError
+from grainline.forecast import Estimate, forecast
+from grainline.prepare import prepare
+from grainline.runs import Run, align
+
+
+def estimated(toy: Toy, **choices: Any) -> Estimate:
+    recipe = recipes.load({"model": toy.model, "data": toy.pairs, "adapter": "lora:rank=4", "steps": 3} | choices)
+    return forecast(recipe, prepare(recipe, models.load_tokenizer(recipe.model)))
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weight can be read."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a weight was read")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
+    monkeypatch.setattr("safetensors.torch.load_file", refuse)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        "lora:rank=4",
+        "lora:rank=4,dora=true,targets=[q_proj,v_proj]",
+        "lora:rank=2,init=pissa",
+        "lora:rank=4,init=olora,layers=[1]",
+        "lora:rank=4,bias=all,modules_to_save=[lm_head]",
+        "none",
+    ],
+)
+def test_trainable_parameters_are_those_of_a_run(adapter: str, toy: Toy, tmp_path: Path) -> None:
+    found = estimated(toy, adapter=adapter).trainable
+    run = align(**toy.choices(tmp_path / "run", adapter=adapter, steps=1))
+    facts = json.loads((run.folder / "provenance.json").read_text())["run"]
+    assert found.total == sum(found.roles.values()) == facts["trainable"]
+    assert sorted(found.roles) == facts["roles"]
+    stored = sum(
+        t.numel() * t.element_size() for file in run.adapter.glob("*.safetensors") for t in load_file(file).values()
+    )
+    assert found.adapter_bytes == stored
+
+
+def test_no_weight_is_read(toy: Toy, unreadable: None) -> None:
+    found = estimated(toy)
+    assert found.trainable.total == 4096
+    assert found.memory.total is not None
+    assert found.work is not None
+
+
+def test_an_adapter_that_goes_on(toy: Toy, toy_run: Run, tmp_path: Path, unreadable: None) -> None:
+    choice = {"name": toy.model, "adapter": str(toy_run.adapter)}
+    assert estimated(toy, model=choice, adapter="lora").trainable.total == 4096
+    with pytest.raises(ModelError, match="no adapter_config"):
+        estimated(toy, model=choice | {"adapter": str(tmp_path)}, adapter="lora")
+
+
+def test_the_data(toy: Toy) -> None:
+    data = estimated(toy).data
+    assert (data.rows, data.prompts, data.left_out, data.truncated_prompts) == (40, 25, 0, 0)
+    cut = estimated(toy, max_length=24).data
+    assert cut.longest == 24
+    assert cut.truncated_prompts > 0
+    assert cut.prompt_tokens < data.prompt_tokens
+
+
+def test_memory_by_its_parts(toy: Toy) -> None:
+    found = estimated(toy)
+    memory, trained = found.memory, found.trainable.total
+    base = found.trainable.parameters - trained
+    assert memory.weights == {"float32": 4 * base}
+    # adapter, gradient, two moments; and a step counter for each of 28 tensors
+    assert memory.adapter == 4 * 4 * trained + 4 * 28
+    assert memory.activations is not None
+    assert memory.total == 4 * base + memory.adapter + memory.activations + memory.logits + memory.process
+    assert estimated(toy, reference="snapshot").memory.reference == 4 * base
+    assert estimated(toy, adapter="none").memory.adapter == 3 * 4 * base + 4 * len(_names(toy))
+
+
+def _names(toy: Toy) -> list[str]:
+    return list(load_file(Path(toy.model) / "model.safetensors"))
+
+
+def test_dtype_and_four_bits(toy: Toy) -> None:
+    half = estimated(toy, model={"name": toy.model, "dtype": "bfloat16"})
+    whole = estimated(toy)
+    assert half.memory.weights == {"bfloat16": whole.memory.weights["float32"] // 2}
+    assert half.trainable.adapter_bytes == whole.trainable.adapter_bytes  # adapters stay float32
+    short = estimated(toy, model={"name": toy.model, "load_in_4bit": True}).memory.weights
+    assert set(short) == {"4 bits", "float32"}
+    assert sum(short.values()) < whole.memory.weights["float32"]
+
+
+def test_smaller_forwards_keep_less(toy: Toy) -> None:
+    large, small = (estimated(toy, batch_size=32, max_tokens=size).memory.activations for size in (2048, 128))
+    assert large is not None
+    assert small is not None
+    assert small < large / 2
+    spared = estimated(toy, batch_size=32, model={"name": toy.model, "gradient_checkpointing": True})
+    assert spared.memory.activations is not None
+    assert spared.memory.activations < large
+    plain = estimated(toy, batch_size=32).work
+    assert plain is not None
+    assert spared.work is not None
+    assert 1.2 < spared.work.training / plain.training < 1.6  # each layer is read twice
+
+
+def test_the_caches_size_on_disk(toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path / "cache"))
+    found = estimated(toy, steps=5, batch_size=8).memory.on_disk
+    align(**toy.choices(tmp_path / "run", steps=5))
+    files = list((tmp_path / "cache" / "reference").rglob("*.safetensors"))
+    stored = sum(t.numel() * t.element_size() for file in files for t in load_file(file).values())
+    assert found == stored
+    assert estimated(toy, reference="off").memory.on_disk == 0
+
+
+def test_an_architecture_that_is_not_understood(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("grainline.footprint.cost", fail)
+    found = estimated(toy)
+    assert (found.memory.activations, found.memory.total, found.work) == (None, None, None)
+    assert found.as_dict()["flops"] is None
+
+
+def test_json(toy: Toy) -> None:
+    found = json.loads(json.dumps(estimated(toy).as_dict()))
+    assert found["memory"]["total"] > found["memory"]["activations"]
+    assert found["flops"]["total"] > found["flops"]["training"] > 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "error", "said"),
+    [
+        ({"adapter": "lora:targets=[q_prj]"}, ModelError, "Did you mean 'q_proj'"),
+        ({"adapter": "lora:dropout=0.1", "layout": "tree"}, RecipeError, "not exact in the tree layout"),
+        ({"adapter": "none", "reference": "off"}, RecipeError, "is not the reference"),
+        ({"objective": "sft", "reference": "cache"}, RecipeError, "uses no reference"),
+        ({"optimizer": "adamw:lr_scale.magnitud=2"}, SpecError, "no parameter has the role"),
+        ({"adapter": "none", "model.dtype": "bfloat16"}, RecipeError, "small updates round away"),
+    ],
+    ids=str,
+)
+def test_what_a_run_would_refuse(choices: dict[str, Any], error: type, said: str, toy: Toy) -> None:
+    dtype = choices.pop("model.dtype", "auto") if (choices := dict(choices)) else "auto"
+    with pytest.raises(error, match=said):
+        estimated(toy, model={"name": toy.model, "dtype": dtype}, **choices)
+
+
+def test_a_model_without_a_configuration_that_is_known(toy: Toy, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"model_type": "nothing-known"}))
+    with pytest.raises(ModelError):
+        estimated(toy, model=str(tmp_path / "model"))
