@@ -41,7 +41,7 @@ RUN = LOOP | {
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic"}
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
-VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation"})
+VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -53,6 +53,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "pretrained": CURRENCY,
     "models": CURRENCY | {"pretrained", "atomic"},
     "probe": CURRENCY,
+    "publish": CURRENCY,
     "export": CURRENCY | {"models", "probe", "atomic"},
     "claim": CURRENCY | CHOICES,
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},

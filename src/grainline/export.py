@@ -229,7 +229,9 @@ def export(
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
         error = probe.check(adapted, folder) if ids else None
         facts = {"max_error_nats": error, "dtype": probe.dtype_name(adapted)}
-        (temporary / "README.md").write_text(card(adapted, methods=methods, facts=facts), encoding="utf-8")
+        readme = temporary / "README.md"  # of a finished run: it says more than is known here
+        said = readme.read_text(encoding="utf-8") if readme.is_file() else card(adapted, methods=methods)
+        readme.write_text(said.rstrip("\n") + "\n\n" + _told(facts), encoding="utf-8")
         return _write_facts(temporary, "peft" if _is_peft(adapted) else "merged", adapted, facts)
 
 
@@ -287,8 +289,12 @@ def card(
             f"The base was read from `{Path(name).name}`" + (f", a converted copy of {base}." if base else "."),
             "",
         ]
-    lines += [f"{key.replace('_', ' ')}: {value}" for key, value in (facts or {}).items()]
-    return "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---\n\n" + "\n".join(lines) + "\n"
+    front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n" + "\n".join(lines) + "\n" + _told(facts or {})
+
+
+def _told(facts: Mapping[str, Any]) -> str:
+    return "".join(f"{key.replace('_', ' ')}: {value}\n" for key, value in facts.items())
 
 
 # ------------------------------------------------------------------------------------------------------- parts

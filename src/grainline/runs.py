@@ -36,6 +36,7 @@ from grainline.forward import Scorer
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
+from grainline.report.card import card
 from grainline.report.page import Page, page
 from grainline.trainer import Outcome, Plan, fit, schedule
 from grainline.types import Batch, Example
@@ -372,6 +373,7 @@ def _finish(
             how = {"temperature": recipe.evaluation.temperature, "seed": recipe.seed}
             rows = samples.compare(model, tokenizer, few, off=off, **how)
         atomic.text(folder / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    atomic.text(folder / "adapter" / "README.md", card(folder))
 
 
 def _distinct(examples: Iterable[Example]) -> list[Example]:

@@ -1,6 +1,6 @@
 """2d-dpo against dpo with equal budgets: on human error spans, and on house with noise in the scores.
 
-    python studies/2d-dpo/run.py spans  [--threads 2]     5 seeds x {dpo, 2d-dpo...} on qa_feedback's spans
+    python studies/2d-dpo/run.py spans                  5 seeds x {dpo, 2d-dpo} on qa_feedback's spans
     python studies/2d-dpo/run.py noise                    2 seeds x noise in the segment scores, on house
     python studies/2d-dpo/run.py table                    Markdown of all results
 
@@ -36,9 +36,8 @@ COMMON = {
 METHODS = {
     "dpo": {"objective": "dpo"},
     "2d-dpo": {"supervision": "segments", "objective": "2d-dpo"},
-    "dpo + segments": {"supervision": "segments", "objective": "dpo"},
 }
-NOISE = {"0": 0.0, "0.25": 0.25, "0.5": 0.5, "shuffled": None}
+NOISE = {"0": 0.0, "0.5": 0.5, "shuffled": None}
 """Standard deviation of what is added to each score on its scale of 0 to 1, or scores dealt out anew."""
 
 
@@ -56,8 +55,7 @@ def runs(study: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         for name, level in NOISE.items():
             key = {"study": study, "method": "2d-dpo", "noise": name, "seed": seed}
             yield key, _on_house(noisy(level, seed)) | METHODS["2d-dpo"]
-        for name in ("dpo", "dpo + segments"):
-            yield {"study": study, "method": name, "noise": "0", "seed": seed}, _on_house("house") | METHODS[name]
+        yield {"study": study, "method": "dpo", "noise": "0", "seed": seed}, _on_house("house") | METHODS["dpo"]
 
 
 def _on_house(data: str) -> dict[str, Any]:

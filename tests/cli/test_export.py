@@ -25,3 +25,16 @@ def test_json(align: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["export", "runs/x", "--to", "there", "--json"])
     assert json.loads(capsys.readouterr().out)["path"] == "there"
+
+
+def test_push_to_hub_sends_what_was_written(
+    align: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        "grainline.publish.publish", lambda folder, name: sent.append((folder, name)) or "https://hub/me/mine"
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["export", "runs/x", "--to", "there", "--push-to-hub", "me/mine"])
+    assert sent == [("there", "me/mine")]
+    assert "hub: https://hub/me/mine" in capsys.readouterr().out

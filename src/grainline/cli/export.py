@@ -16,6 +16,9 @@ def export(
     run: Annotated[str, typer.Argument(help="The folder of a run.")],
     to: Annotated[str, typer.Option("--to", help="The folder to write.")],
     format: Annotated[str, typer.Option("--format", help="peft: an adapter; merged: a whole model.")] = "peft",
+    push: Annotated[
+        str, typer.Option("--push-to-hub", metavar="OWNER/NAME", help="Then upload the folder; private if it is new.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write a run's result for other tools.
@@ -24,6 +27,7 @@ def export(
     Examples:
       grainline export runs/first --to adapter
       grainline export runs/first --format merged --to model
+      grainline export runs/first --to adapter --push-to-hub me/my-adapter
     """
     if format not in FORMATS:
         raise UserError(f"no format {format!r}.", instead=nearest(format, FORMATS))
@@ -32,6 +36,10 @@ def export(
 
     root = importlib.import_module("grainline.runs")  # imports torch
     found = root.Run(run).export(to, format=format)
+    if push:
+        from grainline.publish import publish
+
+        found = {**found, "hub": publish(to, push)}
     if json:
         _print.as_json(found)
         return

@@ -1,0 +1,168 @@
+"""A run's folder -> what its files say, checked; nothing else is read, nothing is written.
+
+A run that was stopped has no ``results.json``, one without evaluation no ``samples.jsonl``, one that has just begun no
+``metrics.jsonl``: what is missing is empty. What is there must be whole, but for a last line that a crash cut short.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from grainline.errors import RunError
+
+Line = Mapping[str, Any]
+
+
+class RunFiles(NamedTuple):
+    """All that a report is made of."""
+
+    name: str  # of the folder, as long as it must be to differ from others
+    folder: Path
+    recipe: Mapping[str, Any]
+    recipe_text: str
+    provenance: Mapping[str, Any]
+    steps: Sequence[Line]  # metrics of training steps
+    looks: Sequence[Line]  # metrics of evaluations, step 0 first
+    results: Line | None  # what is true of the adapter; None while the run is not finished
+    samples: Sequence[Mapping[str, Any]]
+    warnings: Sequence[Mapping[str, Any]]
+    later: Mapping[str, Line]  # evaluation-NAME.json: name -> metrics
+    weights: int | None  # bytes of the adapter's tensors
+
+
+def runs(folders: Sequence[str | Path]) -> list[RunFiles]:
+    """Each of ``folders``, read; one that is named twice is read once.
+
+    Raises:
+        RunError: not a run, or one of its files is damaged.
+    """
+    distinct = list({Path(folder).expanduser().resolve(): Path(folder).expanduser() for folder in folders}.items())
+    names = _names([resolved for resolved, _ in distinct])
+    return [run(given, name) for (_, given), name in zip(distinct, names, strict=True)]
+
+
+def run(folder: Path, name: str = "") -> RunFiles:
+    """The files of one run."""
+    if not (folder / "recipe.yaml").is_file():
+        raise RunError("no recipe.yaml here: not a run.", where=str(folder), instead="Give the folder of a run.")
+    lines = _lines(folder / "metrics.jsonl", _metrics)
+    results = _object(folder / "results.json", _metrics) if (folder / "results.json").is_file() else None
+    text = _text(folder / "recipe.yaml")
+    later = {file.stem.removeprefix("evaluation-"): file for file in sorted(folder.glob("evaluation-*.json"))}
+    return RunFiles(
+        name=name or folder.resolve().name,
+        folder=folder,
+        recipe=_recipe(folder / "recipe.yaml", text),
+        recipe_text=text,
+        provenance=_object(folder / "provenance.json") if (folder / "provenance.json").is_file() else {},
+        steps=[line for line in lines if "loss" in line],
+        looks=[line for line in lines if any(key.startswith("eval_") for key in line)],
+        results=results,
+        samples=_lines(folder / "samples.jsonl", _sample),
+        warnings=_lines(folder / "warnings.jsonl", _warning),
+        later={key: _object(file, _evaluation)["metrics"] for key, file in later.items()},
+        weights=sum(file.stat().st_size for file in (folder / "adapter").glob("*.safetensors")) or None,
+    )
+
+
+def dig(value: Any, *keys: str) -> Any:
+    """What stands under ``keys``, one inside the other; None where there is no such thing."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(file, f"not UTF-8: {error.reason}") from error
+
+
+def _recipe(file: Path, text: str) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _damaged(file, f"unreadable: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, Mapping):
+        raise _damaged(file, "not a mapping of keys")
+    return found
+
+
+def _object(file: Path, check: Callable[[Mapping[str, Any]], str] | None = None) -> Mapping[str, Any]:
+    try:
+        found = json.loads(_text(file))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, f"unreadable: {error}") from error
+    return _checked(found, str(file), check)
+
+
+def _lines(file: Path, check: Callable[[Mapping[str, Any]], str]) -> list[Mapping[str, Any]]:
+    if not file.is_file():
+        return []
+    lines = [(i, line) for i, line in enumerate(_text(file).split("\n"), start=1) if line.strip()]
+    found = []
+    for i, line in lines:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if i == lines[-1][0]:  # written while the run was killed
+                break
+            raise _damaged(f"{file}:{i}", f"unreadable: {error}") from error
+        found.append(_checked(value, f"{file}:{i}", check))
+    return found
+
+
+def _checked(found: Any, where: str, check: Callable[[Mapping[str, Any]], str] | None) -> Mapping[str, Any]:
+    wrong = "not an object" if not isinstance(found, Mapping) else check(found) if check else ""
+    if wrong:
+        raise _damaged(where, wrong)
+    return found
+
+
+def _metrics(line: Mapping[str, Any]) -> str:
+    if "step" not in line:
+        return "there is no step"
+    odd = [key for key, value in line.items() if isinstance(value, bool) or not isinstance(value, (int, float))]
+    odd += [key for key, value in line.items() if isinstance(value, int) and abs(value) > 1 << 62]
+    if odd:
+        return f"{odd[0]} is not a number"
+    whole = 0 <= line["step"] < 1 << 53 and line["step"] == int(line["step"])
+    return "" if whole else "step is not a whole number"
+
+
+def _sample(line: Mapping[str, Any]) -> str:
+    odd = [key for key in ("policy", "reference") if not isinstance(line.get(key, ""), str)]
+    return f"{odd[0]} is not text" if odd else "there is no policy" if "policy" not in line else ""
+
+
+def _warning(line: Mapping[str, Any]) -> str:
+    odd = [key for key in ("seen", "instead") if not isinstance(line.get(key), str)]
+    return f"{odd[0]} is not text" if odd else ""
+
+
+def _evaluation(found: Mapping[str, Any]) -> str:
+    metrics = found.get("metrics")
+    return _metrics({"step": 0, **metrics}) if isinstance(metrics, Mapping) else "there are no metrics"
+
+
+def _damaged(where: str | Path, what: str) -> RunError:
+    return RunError(f"{what}.", where=str(where), instead="The run's files are written by align; restore this one.")
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The end of each path that no other ends with."""
+    longest = max((len(folder.parts) for folder in folders), default=1)
+    for count in range(1, longest + 1):
+        names = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]

@@ -1,0 +1,93 @@
+"""Several runs beside each other: figures, aspects, answers, and what their recipes do differently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from grainline.report import facts, words
+from grainline.report.facts import Aspect
+from grainline.report.read import RunFiles, dig
+
+
+class Sample(NamedTuple):
+    """A held-out prompt and what was answered."""
+
+    turns: list[tuple[str, str]]  # who, text
+    answers: list[tuple[str, str]]  # whose, text
+
+
+def compared(several: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
+    """What runs came to, a row for each figure, a column for each run; each on its first held-out set."""
+    names = [next(iter(facts.sets(files)), "") for files in several]
+    looks = [facts.after(files).get(name, {}) for files, name in zip(several, names, strict=True)]
+    starts = [facts.before(files).get(name, {}) for files, name in zip(several, names, strict=True)]
+    rows = []
+    for metric in facts.ordered(name for look in looks for name in look):
+        rows.append((facts.METRICS.get(metric, metric), [words.interval(metric, look) for look in looks]))
+        if metric == "logps/chosen_per_token":
+            moved = [
+                words.signed(look[metric] - start[metric]) if metric in look and metric in start else "–"
+                for look, start in zip(looks, starts, strict=True)
+            ]
+            rows.append(("Change of it since the start", moved))
+    if any(names):
+        counts = [
+            f"{name}, {words.whole(look.get('rows', 0))} rows" if name else "–"
+            for name, look in zip(names, looks, strict=True)
+        ]
+        rows.append(("Held out", counts))
+    costs = [facts.cost(files) for files in several]
+    labels = dict.fromkeys(label for one in costs for label in one)
+    return rows + [(label, [one.get(label, "–") for one in costs]) for label in labels]
+
+
+def aspect_groups(several: Sequence[RunFiles]) -> tuple[list[tuple[str, list[Aspect]]], str, str]:
+    """Margins by aspect, before and after for one run, after for several; with a title and a note."""
+    names = [next(iter(facts.after(files)), "") for files in several]
+    found = [facts.aspects(files, name) for files, name in zip(several, names, strict=True)]
+    note = "Over the pairs whose answers differ in an aspect: how much more reward the better one has; 0 is none."
+    if len(several) > 1:
+        return [(f.name, x) for f, x in zip(several, found, strict=True)], "After training", note
+    old = [aspect._replace(after=aspect.before) for aspect in found[0]]
+    if names[0]:
+        return [("before", old), ("after", found[0])], f"Held out: {names[0]}; lines are 95 % intervals", note
+    labels = f"first {facts.WINDOW} steps", f"last {facts.WINDOW} steps"
+    return [(labels[0], old), (labels[1], found[0])], "In training, where nothing was held out", note
+
+
+def samples(several: Sequence[RunFiles]) -> list[Sample]:
+    """Samples of one run, policy beside reference; of several, all policies beside the reference."""
+    found: dict[str, Sample] = {}
+    for files in several:
+        for i, row in enumerate(files.samples):
+            sample = found.setdefault(str((row.get("id", i), row.get("prompt"))), Sample(_turns(row.get("prompt")), []))
+            if "reference" in row and all(who != "reference" for who, _ in sample.answers):
+                sample.answers.insert(0, ("reference", row["reference"]))
+            sample.answers.append(("policy" if len(several) == 1 else files.name, row["policy"]))
+    return list(found.values())
+
+
+def _turns(prompt: Any) -> list[tuple[str, str]]:
+    if isinstance(prompt, Sequence) and not isinstance(prompt, str):
+        turns = [(dig(turn, "role"), dig(turn, "content")) for turn in prompt]
+        return [(str(role or "?"), content if isinstance(content, str) else str(content)) for role, content in turns]
+    return [("prompt", str(prompt))]
+
+
+def differences(several: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
+    """The keys of the recipes that are not the same, each run's value."""
+    flat = [_flat(files.recipe) for files in several]
+    keys = sorted({key for one in flat for key in one} - {"out"})
+    rows = [(key, [one.get(key, "–") for one in flat]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        items = list(enumerate(value))
+    else:
+        return {prefix.rstrip("."): "–" if value is None else str(value)}
+    return {k: v for key, inner in items for k, v in _flat(inner, f"{prefix}{key}.").items()}

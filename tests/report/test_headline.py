@@ -1,0 +1,88 @@
+"""The sentence, and what to do next."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from _runs import RECIPE, Make, lines, look, step
+from grainline.report import headline, read
+
+
+def said(
+    make: Make, after: dict[str, float], before: dict[str, float] | None = None, **files: object
+) -> headline.Headline:
+    log = lines([before or look(0, 0.5), *map(step, range(1, 31)), after])
+    return headline.one(read.run(make(metrics_jsonl=log, results_json=json.dumps(after), **files)))
+
+
+def test_better(make: Make) -> None:
+    found = said(make, look(30, 0.8))
+    assert found.verdict == "better"
+    assert found.sentence == (
+        "Held-out accuracy rose from 0.50 to 0.80 [0.70, 0.90] on 40 pairs of test; "
+        "the likelihood of chosen answers rose by 0.30 nats a token."
+    )
+    assert "grainline export" in found.next[-1]
+
+
+def test_worse_and_displaced(make: Make) -> None:
+    found = said(make, look(30, 0.3, **{"logps/chosen_per_token": -3.5}))
+    assert found.verdict == "worse"
+    assert "fell from 0.50 to 0.30 [0.20, 0.40]" in found.sentence
+    assert "the likelihood of chosen answers fell by 0.50 nats a token" in found.sentence
+    assert any("less likely" in line for line in found.next)
+    assert any("far above the held-out interval" in line for line in found.next)  # 0.75 in training
+
+
+def test_unclear(make: Make) -> None:
+    found = said(make, look(30, 0.55, **{"logps/chosen_per_token": -3.001}))
+    assert found.verdict == "unclear"
+    assert "has not clearly changed: 0.50 before, 0.55 [0.45, 0.65] after" in found.sentence
+    assert "hardly changed" in found.sentence
+
+
+def test_not_measured(make: Make) -> None:
+    found = headline.one(read.run(make(metrics_jsonl=lines(map(step, range(1, 31))), results_json='{"step": 30}')))
+    assert found.verdict == "not measured"
+    first, last = (sum(1 / n for n in steps) / 10 for steps in (range(1, 11), range(21, 31)))
+    assert found.sentence.startswith(f"In 30 steps the loss fell from {first:.3f} to {last:.3f} (means of 10 steps)")
+    assert "grainline evaluate" in found.next[0]
+
+
+def test_not_begun_and_not_finished(make: Make) -> None:
+    found = headline.one(read.run(make(metrics_jsonl=None, results_json=None)))
+    assert "not come to its first step" in found.sentence
+    found = headline.one(read.run(make("second", metrics_jsonl=lines([look(0, 0.5), step(1)]), results_json=None)))
+    assert found.sentence.startswith("In 1 step the loss stayed")
+    assert "step 1 of 30" in found.next[0]
+    assert "--resume" in found.next[0]
+
+
+def test_labelled_rows(make: Make) -> None:
+    metrics = [{"step": s, "eval_test_logps/answer_per_token": -3.0 + s, "eval_test_rows": 9.0} for s in (0, 1)]
+    found = said(make, metrics[1], metrics[0])
+    assert (found.verdict, found.sentence) == ("better", "The likelihood of answers rose by 1.00 nats a token.")
+
+
+def test_warnings_come_first(make: Make) -> None:
+    found = said(make, look(30, 0.8), warnings_jsonl='{"seen": "Odd.", "instead": "Look.", "step": 3}\n')
+    assert found.next[0] == "Read the warnings first: there are 1."
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict", "part"),
+    [(0.2, "better", "do not touch"), (0.75, "unclear", "too close to call"), (0.8, "unclear", "the same held-out")],
+)
+def test_which_of_two(other: float, verdict: str, part: str, make: Make) -> None:
+    found = headline.several(read.runs([make("a"), make("b", results_json=json.dumps(look(30, other)))]))
+    assert found.verdict == verdict
+    assert part in found.sentence
+
+
+def test_other_rows_do_not_compare(make: Make) -> None:
+    found = headline.several(read.runs([make("a"), make("b", provenance_json="{}")]))
+    assert "different held-out rows" in found.sentence
+    bare = make("c", metrics_jsonl=None, results_json=None, recipe_yaml=RECIPE)
+    assert "fewer than two" in headline.several(read.runs([make("d"), bare])).sentence
