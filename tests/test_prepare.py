@@ -153,13 +153,15 @@ def test_segments_and_scores_reach_the_examples(toy: Toy, tmp_path: Path) -> Non
         (
             {"score_range": None},
             FLAGSHIP,
-            "fine.jsonl:1: a segment has score 4, 2d-dpo reads scores from 0 to 1. State",
+            "fine.jsonl:1: a span has score 4; segments reads 0 (wrong) to 1 (right). State",
         ),
-        ({"score_range": None}, FLAGSHIP | {"objective": "2d-dpo + 0.5*sft"}, "a segment has score 4"),
+        ({"score_range": None}, FLAGSHIP | {"objective": "2d-dpo + 0.5*sft"}, "a span has score 4"),
+        ({"score_range": None}, FLAGSHIP | {"objective": "dpo"}, "a span has score 4"),
+        ({}, FLAGSHIP | {"supervision": "segments:normalise=mean"}, "2d-dpo reads scores from 0 to 1"),
         ({}, FLAGSHIP | {"supervision": "segments:weights.ton=1"}, "no span judges 'ton'. Did you mean 'tone'?"),
         ({"chosen_spans": None, "rejected_spans": None}, FLAGSHIP, "segments needs spans, no row has any."),
     ],
-    ids=["no segments", "scale", "scale in a sum", "aspect", "no spans"],
+    ids=["no segments", "scale", "scale in a sum", "scale of weights", "mean", "aspect", "no spans"],
 )
 def test_what_segments_need(
     row: dict[str, Any], choices: dict[str, Any], message: str, toy: Toy, tmp_path: Path

@@ -43,8 +43,7 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
         )
     read = [_read(choice, recipe) for choice in recipe.data]
     mixed = mixture.mix([(f.records, c.weight) for f, c in zip(read, recipe.data, strict=True)], seed=recipe.seed)
-    train, counts = _encode(mixed, read, recipe, tokenizer, quiet)
-    _check_spans(recipe, train)
+    train, counts = _encode(mixed, read, recipe, tokenizer, quiet, train=True)
     held_out, described = prepare_held_out(recipe, recipe.evaluation.data, tokenizer, quiet=quiet)
     facts = {
         "train": [_described(f) for f in read],
@@ -74,11 +73,13 @@ def _read(choice: DataChoice | HeldOutChoice, recipe: Recipe) -> load.Loaded:
 
 
 def _digest(examples: Sequence[Example]) -> str:
-    """sha256 of all tokens in order: it changes with the template too, say one that writes today's date."""
+    """sha256 of all tokens in order and how loudly they speak: it changes with a template that writes today's date,
+    and with a library that cuts sentences elsewhere."""
     digest = hashlib.sha256()
     for example in examples:
         for answer in example.answers:
             digest.update(collate.content_key(example.prompt, answer.ids).encode())
+            digest.update(repr((answer.weight, answer.segment, answer.score)).encode())
     return digest.hexdigest()
 
 
@@ -93,7 +94,13 @@ def _described(found: load.Loaded) -> dict[str, Any]:
 
 
 def _encode(
-    records: Sequence[Record], sources: Sequence[load.Loaded], recipe: Recipe, tokenizer: Any, quiet: bool
+    records: Sequence[Record],
+    sources: Sequence[load.Loaded],
+    recipe: Recipe,
+    tokenizer: Any,
+    quiet: bool,
+    *,
+    train: bool = False,
 ) -> tuple[list[Example], dict[str, int]]:
     """Tokenised and marked examples of ``records``, and what was done to them."""
     encoder = Encoder(tokenizer, max_length=recipe.max_length)
@@ -101,6 +108,8 @@ def _encode(
     name = " + ".join(found.name for found in sources)
     load.refuse(load.Loaded([e.record for e in examples], problems, name, ""), skip_bad_rows=recipe.skip_bad_rows)
     _check_needs(recipe, examples)
+    if train:
+        _check_spans(recipe, examples)
     if collate.speaking(recipe.objective.needs) == "chosen":
         examples = _desirable(examples, name, recipe)
     left_out = sum(len(found.problems) for found in sources) + len(problems)
@@ -111,6 +120,7 @@ def _encode(
         "answers that would merge with their prompt's last token": counts["boundary_merges"],
         "special tokens in the answers' own words": counts["control_tokens"],
         "unusable rows left out": left_out,
+        "answers without spans, neutral all over": _unjudged(recipe, examples),
     }
     for found in sources:
         for what, count in found.passed_over.items():
@@ -143,7 +153,7 @@ def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:
 
 
 def _check_spans(recipe: Recipe, examples: Sequence[Example]) -> None:
-    """Of training data only: a held-out row without spans can be measured all the same."""
+    """A held-out row without spans can be measured all the same, so only training data are asked."""
     spans = [span for example in examples for answer in example.record.answers for span in answer.spans]
     if "spans" in recipe.supervision.needs and not spans:
         raise RecipeError(
@@ -151,6 +161,15 @@ def _check_spans(recipe: Recipe, examples: Sequence[Example]) -> None:
             where="supervision",
             instead="Choose supervision=sequence, or add chosen_spans and rejected_spans.",
         )
+    raw = "segments" in recipe.objective.needs and getattr(recipe.objective, "score_range", None) is None
+    for example in examples if "spans" in recipe.supervision.needs and not raw else ():
+        for span in (span for answer in example.record.answers for span in answer.spans):
+            if not 0 <= span.score <= 1:
+                raise RecipeError(
+                    f"a span has score {span.score:g}; {rooms.text(recipe.supervision)} reads 0 (wrong) to 1 (right).",
+                    where=example.record.where,
+                    instead="State the data's scale in a column score_range: [worst, best].",
+                )
     there = {span.aspect for span in spans}
     for need in sorted(recipe.supervision.needs):
         aspect = need.removeprefix("aspect ")
@@ -162,11 +181,18 @@ def _check_spans(recipe: Recipe, examples: Sequence[Example]) -> None:
             )
 
 
+def _unjudged(recipe: Recipe, examples: Sequence[Example]) -> int:
+    """Answers that a supervision which reads spans has nothing to read of."""
+    if "spans" not in recipe.supervision.needs:
+        return 0
+    return sum(not answer.spans for example in examples for answer in example.record.answers)
+
+
 def _check_segments(recipe: Recipe, examples: Sequence[Example]) -> None:
     if "segments" not in recipe.objective.needs:
         return
     objective, supervision = rooms.text(recipe.objective), rooms.text(recipe.supervision)
-    if examples[0].answers[0].segment is None:
+    if any(answer.segment is None for example in examples for answer in example.answers):
         raise RecipeError(
             f"{objective} needs segments, supervision={supervision} makes none.",
             where="objective",
@@ -179,6 +205,5 @@ def _check_segments(recipe: Recipe, examples: Sequence[Example]) -> None:
                 raise RecipeError(
                     f"a segment has score {score:g}, {objective} reads scores from {low:g} to {high:g}.",
                     where=example.record.where,
-                    instead="State the data's scale in a column score_range: [worst, best], or choose "
-                    "segments:normalise=none, or a rule that reads any score (2d-dpo:rejected=score).",
+                    instead="Choose segments:normalise=none, or a rule that reads any score (2d-dpo:rejected=score).",
                 )

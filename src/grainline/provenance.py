@@ -13,7 +13,17 @@ from typing import Any
 
 from grainline import atomic
 
-PACKAGES = ("grainline", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
+PACKAGES = (
+    "grainline",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "sentencex",
+)
 
 
 def gathered() -> dict[str, Any]:

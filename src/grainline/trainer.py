@@ -140,7 +140,7 @@ def fit(
                     loss = share(losses, batch.facts.weight, counted)
                     # DDP averages gradients over processes; the sum is what is meant.
                     accelerator.backward(loss * accelerator.num_processes)
-                add(sums, measure(losses, policy, batch, loss))
+                add(sums, measure(_whole(objective, policy, against, batch), policy, batch, loss))
             norm = _clip(accelerator, parameters, plan.max_grad_norm, step)
             optimizer.step()
             optimizer.zero_grad()
@@ -202,6 +202,12 @@ def _check_start(
     return {"start/policy_minus_reference": apart, "start/loss": value} | (
         {} if constant is None else {"start/constant": constant}
     )
+
+
+def _whole(objective: Callable[..., Losses], policy: LogProbs, against: LogProbs | None, batch: Batch) -> Losses:
+    """What is logged counts every token 1, as evaluation does, so that the two can be compared."""
+    with torch.no_grad():
+        return objective(policy.whole(), against and against.whole(), batch.facts, {})
 
 
 def _check_finite(losses: Losses, batch: Batch, step: int) -> None:

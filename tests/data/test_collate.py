@@ -155,6 +155,12 @@ def test_segments_and_scores_reach_the_batch() -> None:
     assert collate([one]).segment is None
 
 
+def test_whole_numbers_in_the_first_row_cut_no_weights() -> None:
+    one = example(0, [3], [5, 6], [7, 8], weights=[[1, 1], [0.5, 0.25]])
+    assert collate([one]).weight.tolist() == [[1.0, 1.0], [0.5, 0.25]]
+    assert collate([one]).weight.dtype == torch.float32
+
+
 def test_aspect_levels_count_unjudged_text_as_neutral() -> None:
     text = "x" * 10
     wrong = Answer(text, (Span(0, 4, "truth", 0.0),))

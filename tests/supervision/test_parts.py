@@ -26,6 +26,12 @@ def cut(text: str, language: str = "en") -> list[str]:
         ("Use this:\n```\na. b\n\nc.\n```\nGood. Yes.", ["Use this:\n", "```\na. b\n\nc.\n```\n", "Good. ", "Yes."]),
         ("~~~py\nx. y\n~~~\nDone.", ["~~~py\nx. y\n~~~\n", "Done."]),
         ("So:\n```\nnever. closed", ["So:\n", "```\nnever. closed"]),
+        (
+            "So:\n   ```py\n   a. b\n   c. d\n   ```\nGo. On.",
+            ["So:\n   ", "```py\n   a. b\n   c. d\n   ```\n", "Go. ", "On."],
+        ),
+        ("```\na. b\n```python\nc. d\n```\nOk. So.", ["```\na. b\n```python\nc. d\n```\n", "Ok. ", "So."]),
+        ("```x``` is code. Yes. It is.", ["```x``` is code. ", "Yes. ", "It is."]),
         ("One.\n\n\nTwo.  ", ["One.\n\n\n", "Two.  "]),
         ("  Lead. In.", ["  Lead. ", "In."]),
         ("空気を\u3000A.\u00a0Lee。本当だ。", ["空気を\u3000A.\u00a0Lee。", "本当だ。"]),

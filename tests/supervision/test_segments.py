@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grainline.errors import SpecError
+from grainline.errors import DataError, SpecError
 from grainline.rooms import resolve
 from grainline.supervision.segments import Segments
 from grainline.types import NEUTRAL, Answer, AnswerTokens, Example, Record, Span
@@ -85,7 +85,6 @@ def test_one_answer_is_one_segment() -> None:
 def test_option_normalise() -> None:
     spans = (Span(0, 11, "a", 0.2), Span(12, 32, "a", 0.4), Span(33, len(TEXT), "a", 0.8))
     assert pair(*spans).score == (0.2, 0.4, 0.8)
-    assert pair(*spans, normalise="max").score == pytest.approx((0.25, 0.5, 1.0))
     mean = pair(*spans, normalise="mean")
     level = (2 * 0.2 + 4 * 0.4 + 2 * 0.8) / 8
     assert mean.score == pytest.approx((0.2 / level, 0.4 / level, 0.8 / level))
@@ -115,12 +114,44 @@ def test_option_language() -> None:
     assert english == [14, 24, 29]  # English knows no "bzgl."
 
 
+@pytest.mark.parametrize("language", ["english", "", "e n"])
+def test_a_language_is_a_code(language: str) -> None:
+    with pytest.raises(SpecError, match="language"):
+        resolve("supervision", {"name": "segments", "language": language})
+
+
 def test_what_cannot_be_placed_is_one_neutral_segment() -> None:
     """An answer of several turns has no text of its own under its tokens."""
     tokens = AnswerTokens((1, 2, 3), ((0, 0),) * 3, (1.0,) * 3)
     example = Example(Record("r", "p", (Answer("Two. Turns."),), label=True), (1,), (tokens,))
     (found,) = Segments()(example).answers
     assert (found.segment, found.score) == ((0, 0, 0), (NEUTRAL,))
+
+
+def test_spans_without_a_place_are_refused() -> None:
+    """A template that rewrote the words: the first span's score must not become the whole answer's."""
+    tokens = AnswerTokens((1, 2), ((0, 0),) * 2, (1.0,) * 2)
+    answer = Answer("One. Two.", (Span(0, 5, "a", 0.0), Span(5, 9, "a", 1.0)))
+    example = Example(Record("r", "p", (answer,), label=True, where="f:3"), (1,), (tokens,))
+    with pytest.raises(DataError, match=r"^f:3: the chat template rewrote an answer"):
+        Segments()(example)
+
+
+def test_the_end_of_turn_goes_with_what_stands_before_it() -> None:
+    """Also where a span took the last token from its neighbour; of spans inside one token, one is heard."""
+    two = Answer("abcdefgh", (Span(0, 6, "a", 1.0), Span(6, 8, "a", 0.0)))
+    tokens = AnswerTokens((1, 2, 3), ((0, 3), (3, 8), (8, 8)), (1.0,) * 3)
+    (found,) = Segments()(Example(Record("r", "p", (two,), label=True), (1,), (tokens,))).answers
+    assert (found.segment, found.score) == ((0, 1, 1), (1.0, 0.0))
+    three = Answer("abc", (Span(0, 1, "a", 0.1), Span(1, 2, "a", 0.2), Span(2, 3, "a", 0.3)))
+    tokens = AnswerTokens((1, 2), ((0, 3), (3, 3)), (1.0,) * 2)
+    (found,) = Segments()(Example(Record("r", "p", (three,), label=True), (1,), (tokens,))).answers
+    assert (found.segment, found.score) == ((0, 0), (0.1,))
+
+
+def test_blank_beginnings_are_nobodys_segment() -> None:
+    answer = Answer("\n\nHello there. Bye.", (Span(2, 14, "a", 1.0), Span(15, 19, "a", 0.0)))
+    assert [(s.start, s.stop, s.score) for s in Segments().pieces(answer)] == [(0, 15, 1.0), (15, 19, 0.0)]
 
 
 def test_segments_that_were_cut_away_are_not_counted() -> None:

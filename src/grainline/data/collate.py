@@ -218,11 +218,12 @@ def aspect_levels(answer: Answer) -> dict[str, float]:
 
 
 def _table(rows: Sequence[Sequence[float]], *, outside: float) -> Tensor:
-    """Rows of uneven length as one tensor."""
+    """Rows of uneven length as one tensor: float32, or int64 where ``outside`` is a whole number."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=outside)
+    dtype = torch.long if isinstance(outside, int) else torch.float32
+    return pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True, padding_value=outside)
 
 
 def _pad(batch: Batch) -> Batch:

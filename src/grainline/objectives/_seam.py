@@ -18,6 +18,9 @@ segments      ``segment`` and ``score`` in the log-probs; ``score_range``, if st
               between which numbers (low, high) scores must lie
 ============  ==========================================================================
 
+``margin`` and ``log`` may not read ``score``: they are taken with every token counting 1, in training and on held-out
+rows alike, so that no annotation of a row helps to predict its label.
+
 Without ``pairs`` or ``labels`` the rows are the desirable answers only.
 """
 

@@ -6,7 +6,9 @@ import functools
 import itertools
 import re
 
-_CODE = re.compile(r"^(?P<fence>```+|~~~+).*?(?:^(?P=fence)[^\S\n]*\n?|\Z)", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(
+    r"^[^\S\n]*(?P<fence>```+|~~~+)[^`\n]*\n.*?(?:^[^\S\n]*(?P=fence)[^\S\n]*(?:\n|\Z)|\Z)", re.MULTILINE | re.DOTALL
+)
 
 
 _ENDS = re.compile(r"\b(?:No|OK|me|May)(?=\.\s+[^\W\d])")

@@ -8,7 +8,7 @@ aspects that judge it,
 
 and is 1/2 where nobody judged (:data:`~grainline.types.NEUTRAL`). Where spans overlap, each stretch between two
 borders is a segment; two judgements of one aspect are averaged. Tokens belong to the segment that most of their
-characters stand in, and no annotated span is lost: one inside a single token takes that token.
+letters stand in; an annotated span inside a single token takes that token (of several inside one token, one does).
 
 For objectives that read segments (``2d-dpo``) this fills ``segment`` and ``score``. For all others it fills ``weight``:
 r of a desirable answer, 1 - r of an undesirable one, so that good sentences of the one and faults of the other speak
@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
+from grainline.errors import DataError
 from grainline.supervision._parts import sentences
 from grainline.types import NEUTRAL, Answer, AnswerTokens, Example, Span, spec
 
@@ -45,11 +47,11 @@ class Segments:
     """sentence = the data's spans, else sentences; answer = one segment: aspects without places, a 1D baseline."""
     weights: dict[str, float] = Field(default_factory=dict)
     """W: aspect -> weight, >= 0; aspects not named do not speak. Empty = all aspects alike."""
-    normalise: Literal["none", "max", "mean"] = "none"
-    """Scores and weights of an answer as they are (none), divided by their largest (max), or by their mean over the
-    answer's tokens (mean: every answer speaks as loudly as in dpo, scores only say where)."""
-    language: str = "en"
-    """Of the sentences: a code such as en, de, ja (sentencex)."""
+    normalise: Literal["none", "mean"] = "none"
+    """Scores and weights of an answer as they are (none), or divided by their mean over its tokens (mean: the answer
+    speaks as loudly as in dpo, scores only say where; one whose numbers are all 0 stays silent)."""
+    language: str = Field("en", pattern="^[a-z]{2,3}(-[A-Za-z]+)*$")
+    """Of the sentences: a code such as en, de, ja (sentencex; one that it does not know is cut by common rules)."""
 
     @field_validator("weights")
     @classmethod
@@ -65,15 +67,23 @@ class Segments:
     def __call__(self, example: Example) -> Example:
         record = example.record
         desirable = (True, False) if record.is_pair else (bool(record.label),)
-        marked = zip(record.answers, example.answers, desirable, strict=True)
+        marked = list(zip(record.answers, example.answers, desirable, strict=True))
+        if any(answer.spans and _unplaced(tokens) for answer, tokens, _ in marked):
+            raise DataError(
+                "the chat template rewrote an answer, so its spans have no place among the tokens.",
+                where=record.where,
+                instead="Remove the row, or choose supervision=sequence.",
+            )
         return example._replace(answers=tuple(self._mark(*one) for one in marked))
 
     def _mark(self, answer: Answer, tokens: AnswerTokens, desirable: bool) -> AnswerTokens:
         pieces = self.pieces(answer)
+        if _unplaced(tokens):  # an answer of several turns: nobody judged its parts
+            pieces = [Segment(0, len(answer.text), NEUTRAL, False)]
         place = _places(answer.text, tokens.offsets, pieces)
-        present = sorted(set(place))  # a piece may have been cut away
+        present = {i: k for k, i in enumerate(sorted(set(place)))}  # a piece may have been cut away
         score = [pieces[i].score for i in present]
-        segment = [present.index(i) for i in place]
+        segment = [present[i] for i in place]
         if self.by == "answer":
             score, segment = [sum(score[k] for k in segment) / len(segment)], [0] * len(segment)
         weight = [score[k] if desirable else 1 - score[k] for k in segment]
@@ -96,6 +106,8 @@ class Segments:
             here = [span for span in answer.spans if span.start <= start and stop <= span.stop]
             if pieces and not here and not answer.text[start:stop].strip():
                 pieces[-1] = pieces[-1]._replace(stop=stop)
+            elif pieces and not pieces[-1].judged and not answer.text[: pieces[-1].stop].strip():  # blank so far
+                pieces[-1] = Segment(0, stop, self._score(here), bool(here))
             else:
                 pieces.append(Segment(start, stop, self._score(here), bool(here)))
         return pieces or [Segment(0, len(answer.text), NEUTRAL, False)]
@@ -112,9 +124,7 @@ class Segments:
 
     def _level(self, per_token: Sequence[float]) -> float:
         """What the answer's numbers are divided by."""
-        if self.normalise == "none":
-            return 1.0
-        return max(per_token) if self.normalise == "max" else sum(per_token) / len(per_token)
+        return sum(per_token) / len(per_token) if self.normalise == "mean" else 1.0
 
 
 def _places(text: str, offsets: Sequence[tuple[int, int]], pieces: Sequence[Segment]) -> list[int]:
@@ -125,19 +135,25 @@ def _places(text: str, offsets: Sequence[tuple[int, int]], pieces: Sequence[Segm
         piece = text[max(token[0], pieces[i].start) : min(token[1], pieces[i].stop)]
         return len("".join(piece.split()))
 
-    place: list[int] = []
-    for token in offsets:
-        if token[0] >= token[1]:
-            place.append(place[-1] if place else 0)
-            continue
-        first, last = (bisect.bisect_right(starts, n) - 1 for n in (token[0], token[1] - 1))
-        place.append(max(range(first, last + 1), key=lambda i: letters(token, i)))
+    place: dict[int, int] = {}
+    for t, token in enumerate(offsets):
+        if token[0] < token[1]:
+            first, last = (bisect.bisect_right(starts, n) - 1 for n in (token[0], token[1] - 1))
+            place[t] = max(range(first, last + 1), key=lambda i: letters(token, i))
+    held = Counter(place.values())
     for i, piece in enumerate(pieces):
-        if piece.judged and i not in place:
-            shared = [min(b, piece.stop) - max(a, piece.start) for a, b in offsets]
-            if shared and max(shared) > 0:
-                place[shared.index(max(shared))] = i
-    return place
+        if piece.judged and not held[i]:
+            shared = {t: min(offsets[t][1], piece.stop) - max(offsets[t][0], piece.start) for t in place}
+            # No judged piece gives its only token away: of several spans inside one token, one is heard.
+            free = [t for t in place if shared[t] > 0 and (held[place[t]] > 1 or not pieces[place[t]].judged)]
+            if free:
+                t = max(free, key=lambda t: shared[t])
+                held.subtract([place[t]])
+                held[i], place[t] = 1, i
+    found: list[int] = []
+    for t in range(len(offsets)):
+        found.append(place.get(t, found[-1] if found else 0))
+    return found
 
 
 def _tile(spans: Sequence[Span], length: int) -> bool:
@@ -148,6 +164,11 @@ def _tile(spans: Sequence[Span], length: int) -> bool:
             return False
         covered = max(covered, span.stop)
     return covered >= length
+
+
+def _unplaced(tokens: AnswerTokens) -> bool:
+    """Whether no token stands for any text."""
+    return all(start >= stop for start, stop in tokens.offsets)
 
 
 def _divided(values: Sequence[float], by: float) -> list[float]:
