@@ -248,8 +248,12 @@ class Chosen(NamedTuple):
 
 
 def rounding(model: nn.Module) -> float:
-    """Nats a token by which two exact ways of computing one log-prob may differ, for the dtype ``model`` is held in."""
-    return {torch.float32: 1e-3, torch.float64: 1e-6}.get(next(model.parameters()).dtype, 0.5)
+    """Nats a token by which two exact ways of computing one log-prob may differ, for the dtype ``model`` is held in.
+
+    In half precision the largest of some thousand tokens: measured 0.3 to 0.9 in bfloat16, with a root mean square of
+    0.06, by the shape of a batch and the number of threads. Another model differs by several nats somewhere.
+    """
+    return {torch.float32: 1e-3, torch.float64: 1e-6}.get(next(model.parameters()).dtype, 2.0)
 
 
 def choose_layout(
