@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(toy: Toy, tmp_path: Pat
     grave = tmp_path / "grave"
     choices = toy.choices(
         tmp_path / "run",
-        objective=f'{tmp_path}/mortal.py:grave="{grave}",calls=9',  # two calls a step: it dies in the fifth
+        objective=f'{tmp_path}/mortal.py:grave="{grave}",calls=13',  # three calls a step: it dies in the fifth
         adapter="lora:rank=4,dropout=0.1",
         steps=8,
         checkpoints={"every": 2, "keep": 3},
