@@ -130,8 +130,8 @@ def table(study: str) -> str:
         wins, margins = (average(seeds, f"rewards/{kind}") for kind in ("accuracies", "margins"))
         each = [mean(row["rewards/accuracies"] for row in rows.values()) for rows in seeds.values()]
         shared = {seed: plain[seed] for seed in seeds if seed in plain}
-        base = average(shared, "rewards/accuracies")
-        apart = {row: wins[row] - base[row] for row in wins}
+        base = average(shared, "rewards/accuracies") if shared else {}
+        apart = {row: wins[row] - base[row] for row in base}
         gain = "" if label == "dpo" or not base else f"{mean(apart.values()):+.3f} {interval(apart)}"
         cells = (label, str(len(seeds)), f"{mean(wins.values()):.3f} {interval(wins)}")
         cells += (" ".join(f"{value:.3f}" for value in each), gain, f"{mean(margins.values()):.2f}")
