@@ -73,9 +73,9 @@ def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speaker
         return Speakers((policy,), base.tokenizer, "")
     if not hasattr(trained, "disable_adapter"):  # a whole model was trained; the base stands beside it
         return Speakers((Voice("reference", base.model.eval(), nullcontext), policy), base.tokenizer, "")
-    if not (recipe.adapter.changes_base or recipe.model.adapter):
+    if not recipe.moved_start:
         return Speakers((Voice("reference", trained, trained.disable_adapter), policy), base.tokenizer, "")
-    why = "training started from an adapter" if recipe.model.adapter else "this adapter changes the base weights"
+    why = "training started from an adapter" if recipe.model.adapter else recipe.moved_start
     start = models.load(choice).model
     if recipe.model.adapter:
         start = export.load_adapter(start, Path(recipe.model.adapter))

@@ -241,10 +241,9 @@ def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
         raise RecipeError(
             f"{rooms.text(recipe.objective)} uses no reference.", where="reference", instead="Leave it at auto."
         )
-    if needed and kind == "off" and (recipe.adapter.changes_base or recipe.model.adapter):
-        why = "training starts from an adapter" if recipe.model.adapter else "this adapter changes the base weights"
+    if needed and kind == "off" and recipe.moved_start:
         raise RecipeError(
-            f"the model with its adapter off is not the reference: {why}.",
+            f"the model with its adapter off is not the reference: {recipe.moved_start}.",
             where="reference",
             instead="Choose cache or snapshot.",
         )

@@ -366,8 +366,7 @@ def _finish(
     prompts = {example.prompt: example for example in next(iter(prepared.held_out.values()), [])}
     few = list(prompts.values())[: recipe.evaluation.samples]
     if few:
-        off_is_reference = not (recipe.adapter.changes_base or recipe.model.adapter)
-        comparable = hasattr(engine.scorer.model, "disable_adapter") and off_is_reference
+        comparable = hasattr(engine.scorer.model, "disable_adapter") and not recipe.moved_start
         with engine.scorer.plain() as model:
             off = engine.adapter_off if comparable else None
             how = {"temperature": recipe.evaluation.temperature, "seed": recipe.seed}

@@ -22,6 +22,10 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
+import yaml
+
+from grainline.data import files
+
 HERE = Path(__file__).parent
 DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
 RESULTS = HERE / "results.jsonl"
@@ -32,13 +36,6 @@ COMMON = {
     "optimizer": "adamw:lr=3e-4",
     "batch_size": 8,
     "max_tokens": 2048,
-}
-HOUSE = {  # the recipe of `grainline demo`
-    "model": {"name": "smollm2-135m-instruct", "dtype": "float32"},
-    "evaluation": {"data": {"test": "house"}, "samples": 0},
-    "steps": 25,
-    "max_length": 512,
-    "max_tokens": 1024,
 }
 METHODS = {
     "dpo": {"objective": "dpo"},
@@ -58,19 +55,20 @@ def runs(study: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
                 key = {"study": study, "method": name, "seed": seed}
                 yield key, {"data": data, "evaluation": {"data": test, "samples": 0}, "steps": 20} | METHODS[name]
         return
+    demo = yaml.safe_load((files.packaged("house") / "recipe.yaml").read_text())
+    demo |= {"evaluation": {"data": {"test": "house"}, "samples": 0}, "supervision": "sequence"}
+    del demo["out"]
     for seed in range(3):
         for name, level in {**NOISE, "dpo": 0.0}.items():
             if seed == 2 and name != "0":
                 continue  # a third seed of what the demo does
             method = "dpo" if name == "dpo" else "2d-dpo"
             key = {"study": study, "method": method, "noise": "0" if name == "dpo" else name, "seed": seed}
-            yield key, HOUSE | {"data": noisy(level, seed)} | METHODS[method]
+            yield key, demo | {"data": noisy(level, seed)} | METHODS[method]
 
 
 def noisy(level: float | None, seed: int) -> str:
     """house's training rows with noise in the scores, clipped to the scale: a file."""
-    from grainline.data import files
-
     if level == 0:
         return "house"
     rng = random.Random(f"{level} {seed}")

@@ -21,6 +21,7 @@ one prompt are not independent.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,6 +76,11 @@ def summarise(rows: Sequence[dict[str, Any]], groups: dict[str, Any], *, seed: i
     import numpy as np
 
     metrics: dict[str, float] = {}
+
+    @functools.cache  # most metrics are of the same rows, and so of the same prompts
+    def resamples(prompts: int) -> Any:
+        return np.random.default_rng(seed).integers(prompts, size=(1000, prompts))
+
     for name in dict.fromkeys(name for row in rows for name in row if name != "id"):
         there = [row for row in rows if name in row]
         values = np.array([row[name] for row in there], dtype=float)
@@ -83,7 +89,7 @@ def summarise(rows: Sequence[dict[str, Any]], groups: dict[str, Any], *, seed: i
             place: dict[Any, int] = {}
             group = np.array([place.setdefault(groups[row["id"]], len(place)) for row in there])
             sums, sizes = np.bincount(group, weights=values), np.bincount(group)
-            draws = np.random.default_rng(seed).integers(len(place), size=(1000, len(place)))
+            draws = resamples(len(place))
             resampled = sums[draws].sum(1) / sizes[draws].sum(1)
             metrics[f"{name}_low"], metrics[f"{name}_high"] = map(float, np.quantile(resampled, (0.025, 0.975)))
     return metrics | {"rows": float(len(rows))}

@@ -148,6 +148,13 @@ class Recipe:
     out: str = "runs/latest"
     """The run's folder."""
 
+    @property
+    def moved_start(self) -> str:
+        """Why the model with its adapter off is not where training starts; empty where it is."""
+        if self.model.adapter:
+            return "training starts from an adapter"
+        return "this adapter changes the base weights" if self.adapter.changes_base else ""
+
     @field_validator(*ROOMS, mode="before")
     @classmethod
     def _resolve(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
