@@ -2,7 +2,7 @@
 
 ::
 
-    src/grainline/forward.py            tests/test_forward.py
+    src/grainline/trainer.py            tests/test_trainer.py
     src/grainline/objectives/dpo.py     tests/objectives/test_dpo.py     docs/objectives/dpo.md
     .../two_d_dpo.py (name = "2d-dpo")  tests/objectives/test_two_d_dpo.py     docs/objectives/2d-dpo.md
     .../dpo_torch.py                    the test of dpo

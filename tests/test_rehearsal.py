@@ -57,7 +57,7 @@ def test_the_layout_that_the_weights_allow(toy: Toy, monkeypatch: pytest.MonkeyP
     def refuse(*_: Any, **__: Any) -> Any:
         raise NotImplementedError("no trees")
 
-    monkeypatch.setattr("grainline.forward._Trees", refuse)
+    monkeypatch.setattr("grainline.forward.scorer.Trees", refuse)
     monkeypatch.setattr("grainline.footprint.cost", lambda *_: None)
     estimate, found = rehearsed(toy)
     assert found.layout == estimate.steps.layout == "padded"

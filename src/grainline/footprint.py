@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import AttentionInterface
 
-from grainline.forward import LOGITS_AT_ONCE, Scorer
+from grainline.forward import Scorer
+from grainline.forward.head import LOGITS_AT_ONCE
 from grainline.types import Batch, Tagged
 
 ATTENTION = "grainline_footprint"

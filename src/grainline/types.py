@@ -4,8 +4,8 @@
 
     Record    text: a prompt and its answers            data/        -> curation, check
     Example   tokens: the same record, tokenised        data/        -> supervision/ fills the weights
-    Batch     tensors: examples as question trees       data/        -> forward.py
-    LogProbs  nats per answer token                     forward.py   -> objectives/
+    Batch     tensors: examples as question trees       data/        -> forward/
+    LogProbs  nats per answer token                     forward/     -> objectives/
     Losses    per-row losses, not reduced               objectives/  -> trainer.py
 
 Letters in shapes: ``N`` tokens of a packed row, ``M`` answer tokens of all distinct answers, ``B`` rows that an

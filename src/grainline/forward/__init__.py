@@ -1,0 +1,21 @@
+"""The model's one question: how likely is each answer token? Asked of packed question trees, exactly.
+
+Three things make it cheap without changing a number: a prompt is read once for all of its answers, nothing is padded,
+and the (tokens x vocabulary) logits never exist whole.
+
+===========  ==================================================================================================
+``scorer``   model + batch -> log-probs: the module that is prepared, wrapped and called
+``trees``    tree attention: an answer sees its prompt and itself
+``head``     hidden states -> log-probs of the answer tokens, in chunks
+``layouts``  which batch layout is exact for the user's own model, found out before the first step
+===========  ==================================================================================================
+
+It knows nothing of objectives, adapters or optimizers.
+"""
+
+from __future__ import annotations
+
+from grainline.forward.layouts import Chosen, choose_layout, probe_length, rounding
+from grainline.forward.scorer import Scorer
+
+__all__ = ["Chosen", "Scorer", "choose_layout", "probe_length", "rounding"]

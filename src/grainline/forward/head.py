@@ -1,0 +1,84 @@
+"""Hidden states of the answer positions -> log-probabilities of their tokens, chunk by chunk.
+
+The logits of a chunk exist only while it is worked on; nothing of size (tokens x vocabulary) is kept for backward.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = 2**24
+"""Elements of the largest logits chunk: 64 MiB in float32."""
+
+
+def answer_logprobs(causal: Any, hidden_MH: Tensor, target_M: Tensor) -> Tensor:
+    """(M, H) hidden states -> (M,) log-probabilities of their targets: float32 (or wider), in nats."""
+    head = causal.get_output_embeddings()
+    score = functools.partial(_target_logprob, head, functools.partial(_finish, causal.config))
+    chunk = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    frozen = _is_plain_frozen(head)
+    if not torch.is_grad_enabled() or (frozen and not hidden_MH.requires_grad):
+        return torch.cat([score(h, t) for h, t in _chunks(hidden_MH, target_M, chunk)])
+    if frozen:
+        return _RowwiseHead.apply(hidden_MH, target_M, score, chunk)
+    parts = [checkpoint(score, h, t, use_reentrant=False) for h, t in _chunks(hidden_MH, target_M, chunk)]
+    return torch.cat(parts)
+
+
+class _RowwiseHead(torch.autograd.Function):
+    """A frozen head: y_m depends on h_m alone, so its whole Jacobian is one row dy_m/dh_m a token.
+
+    The row is taken while the chunk's logits exist; nothing of vocabulary size is kept, and backward is a product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_MH: Tensor, target_M: Tensor, score: Callable, chunk: int) -> Tensor:
+        values, jacobian = [], []
+        for hidden, target in _chunks(hidden_MH, target_M, chunk):
+            with torch.enable_grad():
+                leaf = hidden.detach().requires_grad_()
+                value = score(leaf, target)
+            values.append(value.detach())
+            jacobian.append(torch.autograd.grad(value, leaf, torch.ones_like(value))[0])
+        ctx.save_for_backward(torch.cat(jacobian))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None, None, None]:
+        (jacobian_MH,) = ctx.saved_tensors
+        return (grad_M[:, None] * jacobian_MH).to(jacobian_MH.dtype), None, None, None
+
+
+def _target_logprob(head: nn.Module, finish: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
+    logits = head(hidden)
+    logits = finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+    return -F.cross_entropy(logits, target, reduction="none")
+
+
+def _finish(config: Any, logits: Tensor) -> Tensor:
+    """What some architectures do to logits after the head: scale (Cohere, Granite), then soft-cap (Gemma)."""
+    config = config.get_text_config()
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    if scale != 1.0:  # a pass over the logits is worth sparing
+        logits = logits * scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def _is_plain_frozen(head: nn.Module) -> bool:
+    """May the head be differentiated row by row? Only if nothing inside it trains and its weight is a whole tensor."""
+    from torch.distributed.tensor import DTensor
+
+    parameters = list(head.parameters())
+    return not any(p.requires_grad or isinstance(p, DTensor) for p in parameters)
+
+
+def _chunks(hidden: Tensor, target: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(hidden.split(chunk), target.split(chunk), strict=True)

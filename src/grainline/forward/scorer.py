@@ -1,0 +1,69 @@
+"""The Scorer: the module that is prepared, wrapped and called, for the policy and for the reference alike.
+
+Reaching around it for the body or the head's weight would miss what DDP and FSDP do on a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from grainline.forward.head import answer_logprobs
+from grainline.forward.trees import ATTENTION, Trees
+from grainline.types import Batch, LogProbs
+
+
+class Scorer(nn.Module):
+    """Token log-probabilities of a batch's answers under a causal language model.
+
+    Args:
+        model: a transformers causal LM, or a PeftModel around one.
+        packed: whether batches are packed rows (trees) or padded ones.
+    """
+
+    def __init__(self, model: nn.Module, *, packed: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        causal = self.causal
+        if causal.config._attn_implementation != ATTENTION:  # else an earlier scorer of this model has kept it
+            causal.plain_attention = causal.config._attn_implementation
+        self.use(packed=packed)
+
+    @property
+    def causal(self) -> Any:
+        """The causal LM itself, without PEFT's wrapping."""
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def use(self, *, packed: bool) -> None:
+        """Read packed rows with tree attention, or padded rows with the model's own."""
+        self.packed = packed
+        self.causal.set_attn_implementation(ATTENTION if packed else self.causal.plain_attention)
+
+    @contextmanager
+    def plain(self) -> Iterator[Any]:
+        """The model with its own attention, for generation and for the outside world."""
+        packed = self.packed
+        self.use(packed=False)
+        try:
+            yield self.model
+        finally:
+            self.use(packed=packed)
+
+    def forward(self, batch: Batch) -> LogProbs:
+        """log p(token | prompt, tokens before it) for every answer token, float32 (or wider), in nats.
+
+        Returns:
+            LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
+        """
+        body = getattr(self.causal, self.causal.base_model_prefix)
+        # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
+        layout = {"trees": Trees(batch)} if self.packed else {"attention_mask": torch.ones_like(batch.ids)}
+        hidden = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
+        hidden_MH = hidden.flatten(0, 1)[batch.source]
+        token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
+        return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
