@@ -23,7 +23,7 @@ from grainline import models, rooms
 from grainline.adapters import _seam
 from grainline.adapters.lora import LoRA
 from grainline.errors import ModelError, RunError
-from grainline.forward import Scorer
+from grainline.forward import Scorer, kernels
 from grainline.objectives.dpo import DPO
 from grainline.optimizers.adamw import AdamW
 from grainline.recipe import Recipe
@@ -430,6 +430,19 @@ def _(world: World) -> None:
 @case("layout")
 def _(world: World) -> None:
     assert world.run(layout="packed").metrics[-1]["num_tokens"] > world.run().metrics[-1]["num_tokens"]
+
+
+@case("fuse")
+def _(world: World) -> None:
+    def taken(fuse: bool) -> int:
+        seen: list[int] = []
+        real = kernels.low_rank
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "low_rank", lambda x, layers: seen.append(1) or real(x, layers))
+            align(**world.toy.choices(world.folder / f"run-{fuse}", steps=1, fuse=fuse))
+        return len(seen)
+
+    assert taken(True) > 0 == taken(False)
 
 
 @case("sampler")

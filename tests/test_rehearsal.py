@@ -58,7 +58,7 @@ def test_the_layout_that_the_weights_allow(toy: Toy, monkeypatch: pytest.MonkeyP
         raise NotImplementedError("no trees")
 
     monkeypatch.setattr("grainline.forward.scorer.Trees", refuse)
-    monkeypatch.setattr("grainline.footprint.cost", lambda *_: None)
+    monkeypatch.setattr("grainline.footprint.cost", lambda *_, **__: None)
     estimate, found = rehearsed(toy)
     assert found.layout == estimate.steps.layout == "padded"
     assert "no trees" in found.why
@@ -67,7 +67,7 @@ def test_the_layout_that_the_weights_allow(toy: Toy, monkeypatch: pytest.MonkeyP
 def test_an_architecture_that_is_not_understood(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without FLOPs, tokens stand for work."""
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise NotImplementedError
 
     monkeypatch.setattr("grainline.footprint.cost", fail)

@@ -52,6 +52,7 @@ class Engine:
         """Place the model (with the adapter to continue from, if any) and find the layout that is exact for it."""
         possible = possible_layouts(recipe)
         fingerprint = models.fingerprint(model)
+        model.requires_grad_(False)  # until an adapter is there, nothing trains
         if recipe.model.adapter:
             model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
             if not hasattr(model, "peft_config"):
@@ -61,6 +62,8 @@ class Engine:
         # With the dropout of an adapter that goes on, the policy would not start at its own reference.
         models.disable_dropout(model)
         scorer = Scorer(model.to(accelerator.device).eval())
+        if recipe.fuse:
+            scorer.fuse()
         rows = collate.speaking(recipe.objective.needs)
         few = _probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
         batches = {name: collate.collate(few, rows=rows, layout=name) for name in LAYOUTS}
@@ -105,6 +108,8 @@ class Engine:
         if self.recipe.model.adapter is None:
             torch.manual_seed(self.recipe.seed)
             self.scorer.model = adapters.attach(self.recipe.adapter, self.scorer.model)
+            if self.recipe.fuse:
+                self.scorer.fuse()
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
             if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")

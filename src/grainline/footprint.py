@@ -67,9 +67,11 @@ def add(sizes: Sequence[Size], times: float = 1.0) -> Size:
     return Size(*(round(times * sum(part)) for part in zip(*sizes, strict=True))) if sizes else Size(0, 0, 0)
 
 
-def cost(model: Any, batch: Batch) -> Cost:
-    """What the forward and backward of ``batch`` cost a ``model`` on the meta device."""
+def cost(model: Any, batch: Batch, *, fuse: bool = True) -> Cost:
+    """What the forward and backward of ``batch`` cost a ``model`` on the meta device; ``fuse`` as in the recipe."""
     scorer = Scorer(model, packed=bool(batch.trees))
+    if fuse:
+        scorer.fuse()
     scorer.causal.set_attn_implementation(ATTENTION)
     batch, measured = batch.to("meta"), size(batch)
     counts = []
@@ -102,6 +104,10 @@ def optimizer_state(optimizer: Any, parameters: Sequence[Tagged]) -> int:
     return sum(value.numel() * value.element_size() for value in kept if isinstance(value, Tensor))
 
 
+_OUT_OF_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm, torch.ops.aten.baddbmm_: torch.ops.aten.baddbmm}
+"""Products that torch counts under another name."""
+
+
 class _Counter(TorchDispatchMode):
     """Adds up the FLOPs of matrix products; torch's own counter hooks modules too, which the row-wise head forbids."""
 
@@ -109,7 +115,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
+        packet = func._overloadpacket
+        if (count := flop_registry.get(_OUT_OF_PLACE.get(packet, packet))) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
 

@@ -193,11 +193,11 @@ def _weights(recipe: Recipe, model: Any) -> dict[str, int]:
 def _cost(recipe: Recipe, model: Any, batch: Batch) -> Cost | None:
     """What a forward costs; None for an architecture that cannot be read without weights."""
     try:
-        whole = footprint.cost(model, batch)
+        whole = footprint.cost(model, batch, fuse=recipe.fuse)
         if not recipe.model.gradient_checkpointing:
             return whole
         models.checkpoint_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
-        spared = footprint.cost(model, batch)
+        spared = footprint.cost(model, batch, fuse=recipe.fuse)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
         return None
     layers = model.config.get_text_config().num_hidden_layers

@@ -243,6 +243,8 @@ class Run:
         with engine.scorer.plain() as model:
             trained = export.load_adapter(model, self.adapter, name=name)
         engine.scorer = Scorer(trained, packed=packed).eval()
+        if recipe.fuse:
+            engine.scorer.fuse()
         found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
         for name, evaluation in found.items():
             atomic.text(

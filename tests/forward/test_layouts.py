@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from _build import WINDOW, model, questions
 from _truth import LAYOUTS
@@ -59,10 +58,10 @@ def test_probe_falls_back_to_padding() -> None:
 
 
 def test_probe_survives_a_model_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Any, i: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    def refuse(*_: Any) -> Any:
         raise NotImplementedError("no trees today\nsecond line")
 
-    monkeypatch.setattr(trees.Trees, "mask", refuse)
+    monkeypatch.setattr(trees.Trees, "plan", refuse)
     chosen = choose_layout(Scorer(model("llama")), layouts(questions()), LAYOUTS)
     assert chosen.layout == "padded"
     assert chosen.why.startswith("tree: NotImplementedError: no trees today; packed: NotImplementedError: no trees")

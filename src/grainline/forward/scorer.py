@@ -6,12 +6,13 @@ Reaching around it for the body or the head's weight would miss what DDP and FSD
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from grainline.forward.fuse import Fused, fuse
 from grainline.forward.head import answer_logprobs
 from grainline.forward.trees import ATTENTION, Trees
 from grainline.types import Batch, LogProbs
@@ -25,9 +26,13 @@ class Scorer(nn.Module):
         packed: whether batches are packed rows (trees) or padded ones.
     """
 
+    by_products: bool | None = None
+    """How trees attend: see :class:`~grainline.forward.trees.Trees`."""
+
     def __init__(self, model: nn.Module, *, packed: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.fused: Fused | None = None
         causal = self.causal
         if causal.config._attn_implementation != ATTENTION:  # else an earlier scorer of this model has kept it
             causal.plain_attention = causal.config._attn_implementation
@@ -43,6 +48,17 @@ class Scorer(nn.Module):
         """Read packed rows with tree attention, or padded rows with the model's own."""
         self.packed = packed
         self.causal.set_attn_implementation(ATTENTION if packed else self.causal.plain_attention)
+
+    def fuse(self) -> str:
+        """Read with larger operations where they are proved to fit, as the model now is; says what was found."""
+        device = next(self.parameters()).device
+
+        def rows() -> None:
+            with self.plain() as model:
+                model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device))
+
+        self.fused = fuse(self.model, rows)
+        return self.fused.why
 
     @contextmanager
     def plain(self) -> Iterator[Any]:
@@ -62,8 +78,21 @@ class Scorer(nn.Module):
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
         # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
-        layout = {"trees": Trees(batch)} if self.packed else {"attention_mask": torch.ones_like(batch.ids)}
-        hidden = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
+        layout = (
+            {"trees": Trees(batch, by_products=self.by_products)}
+            if self.packed
+            else {"attention_mask": torch.ones_like(batch.ids)}
+        )
+        # Checkpointed layers run again in backward, outside of this: they keep to their own operations.
+        with self.fused.reading() if self.fused and not _checkpointed(self.causal) else nullcontext():
+            hidden = body(
+                input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout
+            ).last_hidden_state
         hidden_MH = hidden.flatten(0, 1)[batch.source]
         token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
         return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
+
+
+def _checkpointed(causal: Any) -> bool:
+    """Whether layers keep no activations: transformers has renamed the flag."""
+    return bool(getattr(causal, "is_activation_checkpointing", getattr(causal, "is_gradient_checkpointing", False)))
