@@ -124,6 +124,8 @@ def _array(path: Path, lines: Iterable[tuple[int, bytes]]) -> list[Any]:
         raise DataError("the text is not UTF-8.", where=f"{path.name}:{line}", instead="Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"broken JSON: {error.msg}.", where=f"{path.name}:{error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        raise _beyond(error, where=path.name) from error
 
 
 def _object(line: bytes, *, where: str) -> Any:
@@ -137,6 +139,14 @@ def _object(line: bytes, *, where: str) -> Any:
             where=where,
             instead="Each line must be one whole object.",
         )
+    except (ValueError, RecursionError) as error:
+        return _beyond(error, where=where)
+
+
+def _beyond(error: Exception, *, where: str) -> DataError:
+    """JSON that is well written and that Python does not read: numbers of thousands of digits, endless nesting."""
+    what = "lists or objects nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+    return DataError(f"unreadable JSON: {what}.", where=where, instead="Shorten it, or write it as text.")
 
 
 def _table(path: Path, *, parquet: bool) -> Iterator[Any]:

@@ -48,7 +48,7 @@ def run(folder: Path, name: str = "") -> RunFiles:
     """The files of one run."""
     if not (folder / "recipe.yaml").is_file():
         raise RunError("no recipe.yaml here: not a run.", where=str(folder), instead="Give the folder of a run.")
-    lines = _lines(folder / "metrics.jsonl", _metrics)
+    lines = metrics(folder)
     results = _object(folder / "results.json", _metrics) if (folder / "results.json").is_file() else None
     text = _text(folder / "recipe.yaml")
     later = {file.stem.removeprefix("evaluation-"): file for file in sorted(folder.glob("evaluation-*.json"))}
@@ -57,7 +57,7 @@ def run(folder: Path, name: str = "") -> RunFiles:
         folder=folder,
         recipe=_recipe(folder / "recipe.yaml", text),
         recipe_text=text,
-        provenance=_object(folder / "provenance.json") if (folder / "provenance.json").is_file() else {},
+        provenance=provenance(folder),
         steps=[line for line in lines if "loss" in line],
         looks=[line for line in lines if any(key.startswith("eval_") for key in line)],
         results=results,
@@ -66,6 +66,17 @@ def run(folder: Path, name: str = "") -> RunFiles:
         later={key: _object(file, _evaluation)["metrics"] for key, file in later.items()},
         weights=sum(file.stat().st_size for file in (folder / "adapter").glob("*.safetensors")) or None,
     )
+
+
+def metrics(folder: Path) -> Sequence[Line]:
+    """The lines of a run's metrics.jsonl; none while there is no such file."""
+    return _lines(folder / "metrics.jsonl", _metrics)
+
+
+def provenance(folder: Path) -> Mapping[str, Any]:
+    """A run's provenance.json; empty while there is none."""
+    file = folder / "provenance.json"
+    return _object(file) if file.is_file() else {}
 
 
 def dig(value: Any, *keys: str) -> Any:
