@@ -58,6 +58,20 @@ def test_a_run_goes_on_with_its_model(toy: Toy, tmp_path: Path) -> None:
         align(**toy.choices(tmp_path / "run", data=str(toy.root / f"{tmp_path.name}.jsonl"), steps=4), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("provenance.json", "{"), ("provenance.json", '{"model": 3}'), ("provenance.json", "[]"), ("metrics.jsonl", "[]")],
+)
+def test_a_damaged_run_does_not_go_on(toy: Toy, tmp_path: Path, file: str, content: str) -> None:
+    run = start(toy, tmp_path / "run")
+    (run.folder / file).write_text(content)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    again = toy.choices(tmp_path / "run", data=str(toy.root / f"{tmp_path.name}.jsonl"), steps=4)
+    with pytest.raises(RunError, match=file):
+        align(**again, resume=True)
+    assert before == {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+
 def test_a_run_that_never_came_to_its_first_step_goes_on(toy: Toy, tmp_path: Path) -> None:
     run = start(toy, tmp_path / "run")
     for name in ("provenance.json", "metrics.jsonl"):

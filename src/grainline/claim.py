@@ -73,16 +73,26 @@ def check_same(folder: Path, facts: Mapping[str, Any]) -> None:
     file = folder / "provenance.json"
     if not file.is_file():
         return  # it never came to the first step
-    before = json.loads(file.read_text(encoding="utf-8"))
-    for what, old, new in (
-        ("model", before["model"]["sha256"], facts["model"]["sha256"]),
-        ("adapter that training goes on from", *(f["model"].get("adapter_sha256") for f in (before, facts))),
-        ("training data", *([part.get("digest") for part in f["data"]["train"]] for f in (before, facts))),
-        ("tokens of the training data", before["data"]["tokens"], facts["data"]["tokens"]),
-    ):
-        if old != new:
+    try:
+        before = _known(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        said = f"unreadable ({type(error).__name__}: {error})."
+        raise RunError(said, where=str(file), instead="Restore it, or start a new run.") from error
+    now = _known(facts)
+    for what, old in before.items():
+        if old != now[what]:
             raise RunError(
                 f"the {what} changed since the run was started.",
                 where=str(folder),
                 instead="Put it back, or start a new run.",
             )
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what provenance.json says, that on which a run's numbers stand."""
+    return {
+        "model": facts["model"]["sha256"],
+        "adapter that training goes on from": facts["model"].get("adapter_sha256"),
+        "training data": [part["digest"] for part in facts["data"]["train"]],
+        "tokens of the training data": facts["data"]["tokens"],
+    }

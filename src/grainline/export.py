@@ -152,7 +152,7 @@ def load_adapter(
                 probe.check(again, folder)
             return again.requires_grad_(trainable)
         raise ModelError(f"no {CONFIG}.", where=str(folder), instead="Give the folder of a saved adapter.")
-    tensors, config = _read_tensors(folder), read_config(folder)
+    tensors, config = read_tensors(folder), read_config(folder)
     config.inference_mode = not trainable
     try:
         if _is_peft(model):
@@ -216,7 +216,12 @@ def read_config(folder: Path) -> Any:
         raise ModelError(what, where=str(folder / CONFIG), instead="Export it again.") from error
 
 
-def _read_tensors(folder: Path) -> dict[str, Any]:
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """The weights of the adapter in ``folder``.
+
+    Raises:
+        ModelError: there are none, or they cannot be read.
+    """
     from safetensors.torch import load_file
 
     try:

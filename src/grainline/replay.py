@@ -235,9 +235,7 @@ def _with_adapters(compared: Comparison, run: Path, replay: Path, step: int) -> 
 
 
 def _tensors(run: Path, replay: Path) -> Iterator[tuple[Any, Any]]:
-    from safetensors.torch import load_file
-
-    ours, theirs = load_file(run), load_file(replay)
+    ours, theirs = (export.read_tensors(file.parent) for file in (run, replay))
     if {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         raise RunError("the adapters have other tensors.", where=str(replay), instead="Compare recipe.yaml and PEFT.")
     return ((ours[name], theirs[name]) for name in ours)

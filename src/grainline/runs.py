@@ -36,6 +36,7 @@ from grainline.forward import Scorer
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
+from grainline.report import read
 from grainline.report.card import card
 from grainline.report.page import Page, page
 from grainline.trainer import Outcome, Plan, fit, schedule
@@ -128,6 +129,7 @@ def run(
         approve(facts)
     if resume:
         claim.check_same(folder, facts)
+        read.metrics(folder)  # damaged, they are named now and not at the first step
     mine, written = accelerator.is_main_process, recipes.dump(resolved)
     if mine and resume:
         atomic.text(folder / "recipe.yaml", written)
@@ -216,8 +218,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, float]]:
         """One dict a line of metrics.jsonl: ``pandas.DataFrame(run.metrics)``."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return [dict(line) for line in read.metrics(self.folder)]
 
     @property
     def finished(self) -> bool:
