@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -151,7 +152,7 @@ def _kept(recipe: Recipe, folder: Path) -> Recipe:
 
     def found(choice: Any) -> Any:
         kept = folder / "data" / Path(choice.path).name
-        gone = not Path(choice.path).expanduser().exists()
+        gone = not Path(os.path.expanduser(choice.path)).exists()
         return dataclasses.replace(choice, path=str(kept)) if gone and kept.is_file() else choice
 
     held_out = {name: found(choice) for name, choice in recipe.evaluation.data.items()}

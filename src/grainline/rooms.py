@@ -29,6 +29,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -75,6 +76,9 @@ def load(room: str, name: str) -> type:
         module, cls = _split_class(name)
         try:
             return _spec_class(importlib.import_module(module), cls)
+        except (TypeError, ValueError):  # "./file", ".x", "a..b"
+            what = f"{module!r} is no module."
+            raise SpecError(what, where=f"{room}: {name}", instead=nearest(name, names(room))) from None
         except ModuleNotFoundError as error:
             instead = "" if "." in module else nearest(module, names(room))
             raise SpecError(f"no module {error.name!r}.", where=f"{room}: {name}", instead=instead) from error
@@ -134,7 +138,7 @@ def _split_class(name: str) -> tuple[str, str | None]:
 
 
 def _from_file(path: str, cls: str | None) -> type:
-    file = Path(path).expanduser().resolve()
+    file = Path(os.path.expanduser(path)).resolve()
     if not file.is_file():
         raise SpecError(f"no file {path!r}.", instead="Give a path to a .py file that holds one spec.")
     key = f"grainline_user_{abs(hash(file)):x}"

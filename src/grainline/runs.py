@@ -129,7 +129,7 @@ def run(
         approve(facts)
     if resume:
         claim.check_same(folder, facts)
-        read.metrics(folder)  # damaged, they are named now and not at the first step
+        read.metrics(folder), read.warnings(folder)  # damaged, they are named now and not at the first step
     mine, written = accelerator.is_main_process, recipes.dump(resolved)
     if mine and resume:
         atomic.text(folder / "recipe.yaml", written)

@@ -28,7 +28,7 @@ class Row(NamedTuple):
 def rows(source: Any, *, split: str) -> tuple[str, Iterator[Row]]:
     """The source's name, and its raw rows one by one."""
     if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if path.is_dir():
             return path.name, _folder(path, split=split)
         if path.is_file():
@@ -215,6 +215,6 @@ def _hub(name: str, *, split: str) -> Iterator[Row]:
 
 def _beside(name: str) -> str:
     """The files that stand where one was looked for."""
-    folder = Path(name).expanduser().parent
+    folder = Path(os.path.expanduser(name)).parent
     there = [f.name for f in folder.iterdir() if _suffix(f) and f.is_file()] if folder.is_dir() else []
     return nearest(Path(name).name, there[:20]) if there else ""
