@@ -161,11 +161,10 @@ def _kept(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _provenance(folder: Path) -> Mapping[str, Any]:
-    found = read.provenance(folder)
-    if not found:
+    if not (folder / "provenance.json").is_file():
         instead = "The run never came to its first step: start it again."
         raise RunError("no provenance.json.", where=str(folder), instead=instead)
-    return found
+    return read.provenance(folder)
 
 
 # ------------------------------------------------------------------------------------------------------- comparing
