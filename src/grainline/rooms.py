@@ -74,11 +74,10 @@ def load(room: str, name: str) -> type:
         return _from_file(*_split_class(name))
     if "." in name or ":" in name:
         module, cls = _split_class(name)
+        if module.startswith("."):  # of which package? importlib asks; and "./file" is no module at all
+            raise SpecError(f"no module {module!r}.", where=f"{room}: {name}", instead=nearest(module, names(room)))
         try:
             return _spec_class(importlib.import_module(module), cls)
-        except (TypeError, ValueError):  # "./file", ".x", "a..b"
-            what = f"{module!r} is no module."
-            raise SpecError(what, where=f"{room}: {name}", instead=nearest(name, names(room))) from None
         except ModuleNotFoundError as error:
             instead = "" if "." in module else nearest(module, names(room))
             raise SpecError(f"no module {error.name!r}.", where=f"{room}: {name}", instead=instead) from error
