@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,23 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "gathered", broken)
     (finding,) = doctor.examine()
     assert (finding.about, finding.verdict) == ("torch", "fault")
+
+
+def test_a_gpu_that_cannot_be_used_is_a_fault_and_the_next_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here; what torch would say of two is put into its mouth."""
+
+    def free(n: int) -> tuple[int, int]:
+        if n == 0:
+            raise RuntimeError("CUDA error: device(s) is/are busy or unavailable\nCompile with ...")
+        return 2**33, 2**34
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    monkeypatch.setattr(torch.cuda, "device", lambda n: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda n: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    busy, well = doctor.devices()
+    assert (busy.about, busy.verdict) == ("cuda:0", "fault")
+    assert busy.said == "cannot be used: CUDA error: device(s) is/are busy or unavailable"
+    assert (well.about, well.verdict) == ("cuda:1", "ok")
+    assert "8.0 GiB of 16.0 GiB free, bfloat16 native" in well.said

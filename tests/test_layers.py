@@ -79,7 +79,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rehearsal": CURRENCY | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},
-    "replay": CURRENCY | RUN | CHOICES | {"runs"},
+    "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
     "conversation": CURRENCY | CHOICES | {"data", "models", "export"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},

@@ -47,6 +47,15 @@ def test_only_safetensors(folder: Path) -> None:
     refused(folder, "no safetensors weights")
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("model.safetensors", "garbage"), ("model.safetensors", ""), ("config.json", "[]"), ("config.json", "{")],
+)
+def test_damaged_files(file: str, content: str, folder: Path) -> None:
+    (folder / file).write_text(content)
+    refused(folder, "")
+
+
 def test_absent_network_costs_no_wait() -> None:
     refused("nobody/nothing", "not found.*Without a network")
 

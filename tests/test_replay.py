@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from grainline import replay
+from grainline import models, replay
 from grainline.errors import RunError
 from grainline.runs import align
 
@@ -103,6 +103,36 @@ def test_another_model_or_tokenizer_is_refused(
     with pytest.raises(RunError, match=said):
         replay.replay(folder, tmp_path / "again", progress=False)
     assert not (tmp_path / "again").exists()
+
+
+def test_another_adapter_to_go_on_from_is_refused(toy: Toy, toy_run: Run, tmp_path: Path) -> None:
+    choices = toy.choices(tmp_path / "run", model={"name": toy.model, "adapter": str(toy_run.adapter)}, steps=1)
+    del choices["adapter"]
+    run = align(**choices)
+    assert replay.replay(run.folder, tmp_path / "same", progress=False).compared.verdict == "bitwise equal"
+    facts = json_of(run.folder / "provenance.json")
+    assert len(facts["model"]["adapter_sha256"]) == 64
+    facts["model"]["adapter_sha256"] = "0" * 64
+    (run.folder / "provenance.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match=r"adapter .*not the one that the run went on from"):
+        replay.replay(run.folder, tmp_path / "again", progress=False)
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_model_is_read_once(toy_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, real = [], models.load
+    monkeypatch.setattr(models, "load", lambda choice: read.append(choice) or real(choice))
+    replay.replay(toy_run.folder, tmp_path / "again", steps=1, progress=False)
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"loss": 1}', '{"step": "x"}', '{"step": 1, "loss": '])
+def test_damaged_metrics_are_named(toy_run: Run, tmp_path: Path, line: str) -> None:
+    folder = copy(toy_run, tmp_path / "run")
+    whole = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(f"{line}\n{whole}")
+    with pytest.raises(RunError, match=r"metrics\.jsonl:1: "):
+        replay.replay(folder, tmp_path / "again", progress=False)
 
 
 def test_what_cannot_be_repeated(toy: Toy, toy_run: Run, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from grainline import recipe as recipes
-from grainline.errors import RunError
+from grainline.errors import RunError, UserError
 from grainline.recipe import Recipe
 
 
@@ -48,20 +50,49 @@ def take(recipe: Path, content: str) -> None:
         raise RunError("another run has just begun here.", where=where, instead="Choose another out.") from error
 
 
+@contextlib.contextmanager
+def held(recipe: Path, content: str) -> Iterator[None]:
+    """Take the folder of ``recipe`` as :func:`take` does, and give it back if the run is refused inside.
+
+    Some mistakes show only once the reference was read or the adapter is on. Until then no other run may come between;
+    after them the corrected recipe may have the folder.
+    """
+    take(recipe, content)
+    try:
+        yield
+    except UserError:
+        recipe.unlink(missing_ok=True)
+        shutil.rmtree(recipe.parent / "initial", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            recipe.parent.rmdir()  # rows that were in memory may be kept there
+        raise
+
+
 def check_same(folder: Path, facts: Mapping[str, Any]) -> None:
     """A run goes on with the data and the model it began with."""
     file = folder / "provenance.json"
     if not file.is_file():
         return  # it never came to the first step
-    before = json.loads(file.read_text(encoding="utf-8"))
-    for what, old, new in (
-        ("model", before["model"]["sha256"], facts["model"]["sha256"]),
-        ("training data", *([part.get("digest") for part in f["data"]["train"]] for f in (before, facts))),
-        ("tokens of the training data", before["data"]["tokens"], facts["data"]["tokens"]),
-    ):
-        if old != new:
+    try:
+        before = _known(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        said = f"unreadable ({type(error).__name__}: {error})."
+        raise RunError(said, where=str(file), instead="Restore it, or start a new run.") from error
+    now = _known(facts)
+    for what, old in before.items():
+        if old != now[what]:
             raise RunError(
                 f"the {what} changed since the run was started.",
                 where=str(folder),
                 instead="Put it back, or start a new run.",
             )
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what provenance.json says, that on which a run's numbers stand."""
+    return {
+        "model": facts["model"]["sha256"],
+        "adapter that training goes on from": facts["model"].get("adapter_sha256"),
+        "training data": [part["digest"] for part in facts["data"]["train"]],
+        "tokens of the training data": facts["data"]["tokens"],
+    }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline import export, models
+from grainline.data import fields
 from grainline.data.encode import Encoder
 from grainline.errors import RunError
 from grainline.types import Answer, Record
@@ -96,6 +97,7 @@ def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner) -> Asked
             where="--max-new-tokens",
             instead=f"Choose at most {window // 2}.",
         )
+    fields.whole(turns[-1]["content"], where="the question")
     prompt = turns if tokenizer.chat_template else turns[-1]["content"]
     encoder = Encoder(tokenizer, max_length=space)
     example = encoder(Record("chat", prompt, (Answer("Yes."),), label=True, where="the conversation"))

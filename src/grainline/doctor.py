@@ -138,9 +138,14 @@ def devices() -> Iterator[Finding]:
     import torch
 
     for n in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(n)
-        with torch.cuda.device(n):
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        try:
+            free, total = torch.cuda.mem_get_info(n)
+            with torch.cuda.device(n):
+                native = torch.cuda.is_bf16_supported(including_emulation=False)
+        except RuntimeError as error:  # held by another process alone, or out of order
+            said = f"cannot be used: {str(error).partition(chr(10))[0]}"
+            yield Finding(f"cuda:{n}", "fault", said, "see nvidia-smi, or hide it with CUDA_VISIBLE_DEVICES")
+            continue
         said = f"{torch.cuda.get_device_name(n)}, {size(free)} of {size(total)} free"
         said += f", bfloat16 {'native: model.dtype=auto takes it' if native else 'emulated: auto takes float32'}"
         yield Finding(f"cuda:{n}", "ok", said)

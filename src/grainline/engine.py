@@ -226,8 +226,8 @@ def _digest(config: Any, adapter: str | None) -> str:
     for key in ("_name_or_path", "transformers_version", "architectures", "use_cache"):
         said.pop(key, None)
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
-    for name in (export.CONFIG, export.WEIGHTS) if adapter else ():
-        digest.update((Path(adapter or "") / name).read_bytes())
+    if adapter:
+        digest.update(export.fingerprint(adapter).encode())
     return digest.hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ out of the base (PiSSA, OLoRA) are written as plain LoRA of rank 2 r, which fits
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import tempfile
@@ -151,7 +152,7 @@ def load_adapter(
                 probe.check(again, folder)
             return again.requires_grad_(trainable)
         raise ModelError(f"no {CONFIG}.", where=str(folder), instead="Give the folder of a saved adapter.")
-    tensors, config = _read_tensors(folder), peft.PeftConfig.from_pretrained(str(folder))
+    tensors, config = read_tensors(folder), read_config(folder)
     config.inference_mode = not trainable
     try:
         if _is_peft(model):
@@ -183,7 +184,44 @@ def _same_tensors(own: Mapping[str, Any], saved: Mapping[str, Any], folder: Path
             raise ModelError(f"{name} has shape {shapes}.", where=where, instead="Another base model?")
 
 
-def _read_tensors(folder: Path) -> dict[str, Any]:
+def fingerprint(folder: str | Path) -> str:
+    """sha256 of an adapter's configuration and weights.
+
+    Raises:
+        ModelError: one of them is not there.
+    """
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        file = Path(folder) / name
+        if not file.is_file():
+            raise ModelError(f"no {name}.", where=str(folder), instead="Give the folder of a saved adapter.")
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def read_config(folder: Path) -> Any:
+    """PEFT's configuration of the adapter in ``folder``.
+
+    Raises:
+        ModelError: there is none, or none that PEFT can read.
+    """
+    import peft
+
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"no {CONFIG}.", where=str(folder), instead="Give the folder of a saved adapter.")
+    try:
+        return peft.PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        what = f"unreadable ({type(error).__name__}: {error})."
+        raise ModelError(what, where=str(folder / CONFIG), instead="Export it again.") from error
+
+
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """The weights of the adapter in ``folder``.
+
+    Raises:
+        ModelError: there are none, or they cannot be read.
+    """
     from safetensors.torch import load_file
 
     try:

@@ -15,7 +15,6 @@ from grainline import export, footprint, models
 from grainline.adapters import _seam as adapters
 from grainline.course import Course, Steps, lay_out
 from grainline.engine import possible_layouts, reference_kind, trainable
-from grainline.errors import ModelError
 from grainline.footprint import Cost
 from grainline.prepare import Prepared
 from grainline.types import Batch
@@ -159,11 +158,7 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
 
     models.disable_dropout(model)
     if recipe.model.adapter is not None:
-        if not (Path(recipe.model.adapter) / export.CONFIG).is_file():
-            raise ModelError(
-                f"no {export.CONFIG}.", where=recipe.model.adapter, instead="Give the folder of a saved adapter."
-            )
-        config = peft.PeftConfig.from_pretrained(recipe.model.adapter)
+        config = export.read_config(Path(recipe.model.adapter))
         config.inference_mode = False
     else:
         config = recipe.adapter.config(model)

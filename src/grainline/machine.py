@@ -72,7 +72,7 @@ def measure(device: str = "cpu", *, seconds: float = 0.4) -> dict[str, float]:
         def attention(q: Any = q) -> Any:
             return F.scaled_dot_product_attention(q, q, q, is_causal=True)
 
-        wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
+        wait = _waiting(device)
         found[f"linear {name}"] = _rate(layer, 4e-9 * tokens * width * width, seconds, wait)
         found[f"attention {name}"] = _rate(attention, 2e-9 * heads * tokens * tokens * 64, seconds, wait)
         found[f"step {name}"] = _rate(_step(device, dtype, tokens), tokens, 3 * seconds, wait)
@@ -108,8 +108,12 @@ def _rate(work: Callable[[], Any], amount: float, seconds: float, wait: Callable
     return amount / best
 
 
-def _nothing() -> None:
-    pass
+def _waiting(device: str) -> Callable[[], object]:
+    """What waits until ``device`` has done all that it was told; a CPU never lags behind."""
+    import torch
+
+    kind = device.partition(":")[0]
+    return torch.cuda.synchronize if kind == "cuda" else torch.mps.synchronize if kind == "mps" else lambda: None
 
 
 def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:

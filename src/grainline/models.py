@@ -145,7 +145,7 @@ def locate(choice: ModelChoice | Choice | str) -> Place:
     name = choice.name
     if name in ALIASES:
         return _locate_alias(name, choice.revision)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix == ".gguf" and path.is_file():
         return Place(str(path.parent), f"{name}: GGUF file, dequantised", path.name)
     if path.is_dir():

@@ -20,6 +20,9 @@ from typing import Any
 
 from grainline.errors import ModelError
 
+_REFUSALS = (OSError, ValueError, ImportError, LookupError, TypeError, AttributeError)
+"""What transformers raises over names and files it cannot use; the last two over JSON of another form."""
+
 # peft 0.21 asks transformers 5 for a name that goes away in 6, on every attach; users can do nothing about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
@@ -62,12 +65,13 @@ def empty(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None 
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, **made)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except _REFUSALS as error:
         raise _explained(error, f"model {name}") from error
 
 
 def _ask(kind: str, path: str, options: Mapping[str, Any], name: str, gguf: str | None) -> Any:
     import transformers
+    from safetensors import SafetensorError
 
     asked = dict(options)
     if gguf is not None:
@@ -86,7 +90,7 @@ def _ask(kind: str, path: str, options: Mapping[str, Any], name: str, gguf: str 
     try:
         with _without_bars():
             return getattr(transformers, kind).from_pretrained(path, **asked)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (*_REFUSALS, SafetensorError) as error:
         raise _explained(error, f"model {name}") from error
 
 
@@ -148,6 +152,8 @@ def _explained(error: Exception, where: str) -> ModelError:
         )
     if "Unrecognized" in said:
         return ModelError(f"not a causal language model that transformers knows ({first})", where=where)
+    if "valid JSON" in said:
+        return ModelError(first, where=where, instead="Give a folder that holds a model, or a hub id.")
     if isinstance(error, OSError):
         return ModelError(
             f"not found: {first}",

@@ -7,18 +7,17 @@ differ for a reason that is known already. The schedule is the recipe's also whe
 from __future__ import annotations
 
 import dataclasses
-import gc
-import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from grainline import claim, export, models, provenance, runs
+from grainline import claim, export, provenance, runs
 from grainline.errors import RunError
-from grainline.prepare import prepare
 from grainline.progress import say
 from grainline.recipe import DataChoice, HeldOutChoice, Recipe
+from grainline.report import read
 
 TOLERANCE = 1e-5
 """How far a number may be from the first run's and still be rounding; above 1, a share of the number."""
@@ -76,7 +75,7 @@ def replay(folder: Path, out: Path, *, steps: int | None = None, progress: bool 
         RunError: nothing to compare with, ``out`` is taken, or the data or the model are not those of the run.
     """
     run = runs.Run(folder)
-    before, lines, recipe = _provenance(folder), by_step(_metrics(run)), run.recipe
+    before, lines, recipe = _provenance(folder), by_step(read.metrics(folder)), run.recipe
     last = max((step for step, line in lines.items() if "loss" in line), default=0)
     if not last:
         raise RunError("the run has no step yet.", where=str(folder), instead="Resume it, and replay it then.")
@@ -84,12 +83,11 @@ def replay(folder: Path, out: Path, *, steps: int | None = None, progress: bool 
         raise RunError(f"{steps} steps are asked for, the run has 1 to {last}.", where=str(folder))
     recipe = dataclasses.replace(_kept(recipe, folder), out=str(out), trackers=())
     claim.fresh(out, recipe)
-    check(recipe, before)
     for what, (old, new) in differing(before, provenance.gathered()).items():
         say(f"not as in the run: {what} was {old}, is {new}", quiet=not progress)
     few = steps or last
     stop = [] if few == recipe.steps else [StopAfter(few)]
-    again = runs.run(recipe, callbacks=stop, progress=progress)
+    again = runs.run(recipe, callbacks=stop, progress=progress, approve=lambda now: check(recipe, before, now))
     repeated = by_step(again.metrics)
     if not again.finished:  # Ctrl-C: what there is can be compared
         few = min(few, max(repeated))
@@ -112,13 +110,12 @@ class StopAfter:
 # ------------------------------------------------------------------------------------------------ before the start
 
 
-def check(recipe: Recipe, before: Mapping[str, Any]) -> None:
-    """Rows, tokens and weights are those of the run; costs a reading of the data and of the model.
+def check(recipe: Recipe, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Rows, tokens and weights are those of the run: the facts ``before`` beside those of ``now``.
 
     Raises:
         RunError: names what is not.
     """
-    now = {"data": prepare(recipe, models.load_tokenizer(recipe.model)).facts}
     choices: Sequence[DataChoice | HeldOutChoice] = [*recipe.data, *recipe.evaluation.data.values()]
     sources = [
         [*_fact(facts, "data", "train"), *_fact(facts, "data", "evaluation").values()] for facts in (before, now)
@@ -129,10 +126,10 @@ def check(recipe: Recipe, before: Mapping[str, Any]) -> None:
             raise _changed(f"data {choice.path}", f"its rows are not those of the run{rows}")
     if _fact(before, "data", "tokens") != now["data"]["tokens"]:
         raise _changed("data", "the same rows give other tokens than in the run: the tokenizer or its template changed")
-    digest = models.fingerprint(models.load(recipe.model).model)
-    gc.collect()  # the run itself loads it again
-    if digest != _fact(before, "model", "sha256"):
+    if _fact(before, "model", "sha256") != now["model"]["sha256"]:
         raise _changed(f"model {recipe.model.name}", "its weights are not those of the run")
+    if before["model"].get("adapter_sha256") != now["model"]["adapter_sha256"]:
+        raise _changed(f"adapter {recipe.model.adapter}", "it is not the one that the run went on from")
 
 
 def _changed(where: str, what: str) -> RunError:
@@ -155,7 +152,7 @@ def _kept(recipe: Recipe, folder: Path) -> Recipe:
 
     def found(choice: Any) -> Any:
         kept = folder / "data" / Path(choice.path).name
-        gone = not Path(choice.path).expanduser().exists()
+        gone = not Path(os.path.expanduser(choice.path)).exists()
         return dataclasses.replace(choice, path=str(kept)) if gone and kept.is_file() else choice
 
     held_out = {name: found(choice) for name, choice in recipe.evaluation.data.items()}
@@ -163,22 +160,11 @@ def _kept(recipe: Recipe, folder: Path) -> Recipe:
     return dataclasses.replace(recipe, data=tuple(map(found, recipe.data)), evaluation=evaluation)
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
-    return _readable(folder / "provenance.json", json.loads)
-
-
-def _metrics(run: runs.Run) -> list[dict[str, float]]:
-    return _readable(run.folder / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
-
-
-def _readable(file: Path, read: Any) -> Any:
-    try:
-        return read(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _provenance(folder: Path) -> Mapping[str, Any]:
+    if not (folder / "provenance.json").is_file():
         instead = "The run never came to its first step: start it again."
-        raise RunError(f"no {file.name}.", where=str(file.parent), instead=instead) from None
-    except ValueError as error:
-        raise RunError(f"unreadable: {error}.", where=str(file), instead="Resume the run, or restore it.") from error
+        raise RunError("no provenance.json.", where=str(folder), instead=instead)
+    return read.provenance(folder)
 
 
 # ------------------------------------------------------------------------------------------------------- comparing
@@ -249,9 +235,7 @@ def _with_adapters(compared: Comparison, run: Path, replay: Path, step: int) -> 
 
 
 def _tensors(run: Path, replay: Path) -> Iterator[tuple[Any, Any]]:
-    from safetensors.torch import load_file
-
-    ours, theirs = load_file(run), load_file(replay)
+    ours, theirs = (export.read_tensors(file.parent) for file in (run, replay))
     if {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         raise RunError("the adapters have other tensors.", where=str(replay), instead="Compare recipe.yaml and PEFT.")
     return ((ours[name], theirs[name]) for name in ours)

@@ -29,6 +29,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -73,6 +74,8 @@ def load(room: str, name: str) -> type:
         return _from_file(*_split_class(name))
     if "." in name or ":" in name:
         module, cls = _split_class(name)
+        if module.startswith("."):  # of which package? importlib asks; and "./file" is no module at all
+            raise SpecError(f"no module {module!r}.", where=f"{room}: {name}", instead=nearest(module, names(room)))
         try:
             return _spec_class(importlib.import_module(module), cls)
         except ModuleNotFoundError as error:
@@ -134,7 +137,7 @@ def _split_class(name: str) -> tuple[str, str | None]:
 
 
 def _from_file(path: str, cls: str | None) -> type:
-    file = Path(path).expanduser().resolve()
+    file = Path(os.path.expanduser(path)).resolve()
     if not file.is_file():
         raise SpecError(f"no file {path!r}.", instead="Give a path to a .py file that holds one spec.")
     key = f"grainline_user_{abs(hash(file)):x}"

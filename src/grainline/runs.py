@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from grainline.forward import Scorer
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
+from grainline.report import read
 from grainline.report.card import card
 from grainline.report.page import Page, page
 from grainline.trainer import Outcome, Plan, fit, schedule
@@ -79,16 +80,25 @@ def _on_disk(data: Any, file: Path) -> Any:
     return str(file)
 
 
-def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), progress: bool = True) -> Run:
+def run(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Any] = (),
+    progress: bool = True,
+    approve: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Run:
     """Carry out ``recipe`` in its folder.
 
     Args:
         resume: go on from the newest checkpoint of the folder.
         callbacks: objects with any of transformers' event methods.
         progress: say on standard error what is being done.
+        approve: is shown what data and model are, as provenance.json will say it, before anything is written; what it
+            raises ends the run there.
 
     Raises:
-        UserError: the recipe, the data or the model cannot be used; nothing was started.
+        UserError: the recipe, the data or the model cannot be used; nothing was started, and the folder is free.
         TrainingError: the run failed on the way.
     """
     folder = Path(recipe.out)
@@ -113,22 +123,29 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
         recipe.adapter.config(loaded.model)  # and so is a target that matches nothing
     resolved = _resolved(recipe, loaded, engine, steps)
     facts: dict[str, Any] = {"model": {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}}
+    facts["model"]["adapter_sha256"] = export.fingerprint(recipe.model.adapter) if recipe.model.adapter else None
     facts |= {"device": accelerator.device, "data": prepared.facts, "seed": recipe.seed}
+    if approve is not None:
+        approve(facts)
     if resume:
         claim.check_same(folder, facts)
-    if accelerator.is_main_process:
-        (atomic.text if resume else claim.take)(folder / "recipe.yaml", recipes.dump(resolved))
-    accelerator.wait_for_everyone()
-    say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
-    used = _distinct(row for step in range(steps) for row in order.step(step))
-    held_out = [row for rows in prepared.held_out.values() for row in rows]
-    reference = engine.reference([*used, *held_out], quiet=quiet)
-    engine.attach(folder)
-    _check_best(recipe, engine, prepared, reference)
-    parameters = engine.trainable()
-    optimizer = recipe.optimizer(parameters)
-    if accelerator.is_main_process:
-        provenance.write(folder / "provenance.json", provenance.gathered() | facts | {"run": engine.facts(parameters)})
+        read.metrics(folder), read.warnings(folder)  # damaged, they are named now and not at the first step
+    mine, written = accelerator.is_main_process, recipes.dump(resolved)
+    if mine and resume:
+        atomic.text(folder / "recipe.yaml", written)
+    with claim.held(folder / "recipe.yaml", written) if mine and not resume else contextlib.nullcontext():
+        accelerator.wait_for_everyone()
+        say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
+        used = _distinct(row for step in range(steps) for row in order.step(step))
+        held_out = [row for rows in prepared.held_out.values() for row in rows]
+        reference = engine.reference([*used, *held_out], quiet=quiet)
+        engine.attach(folder)
+        _check_best(recipe, engine, prepared, reference)
+        parameters = engine.trainable()
+        optimizer = recipe.optimizer(parameters)
+        if accelerator.is_main_process:
+            known = provenance.gathered() | facts | {"run": engine.facts(parameters)}
+            provenance.write(folder / "provenance.json", known)
     trained, total = (sum(p.numel() for p in ps) for ps in ([t.tensor for t in parameters], loaded.model.parameters()))
     say(f"adapter: {trained:,} trainable of {total:,} parameters; {steps} steps of {recipe.batch_size}", quiet=quiet)
     if recipe.trackers:
@@ -201,8 +218,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, float]]:
         """One dict a line of metrics.jsonl: ``pandas.DataFrame(run.metrics)``."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return [dict(line) for line in read.metrics(self.folder)]
 
     @property
     def finished(self) -> bool:

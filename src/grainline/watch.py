@@ -111,7 +111,7 @@ class Watch:
         """A resumed run remembers what was logged and said up to its checkpoint."""
         checkpoint.cut(self.folder / FILE, after=state.global_step)
         for line in _lines(self.folder / FILE):
-            self._said[line["kind"]] = line["amount"]
+            self._said[line.get("kind", "")] = line.get("amount", 0.0)
         if state.global_step:
             for line in _lines(self.folder / "metrics.jsonl"):
                 self._remember(line)

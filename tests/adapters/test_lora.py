@@ -132,6 +132,7 @@ def test_refused_options_say_why(text: str, reason: str) -> None:
     [
         ({"targets": r".*\.(query|key)"}, "matches no module.*q_proj"),
         ({"targets": "(q_proj"}, "not a regular expression"),
+        ({"targets": ()}, "no module is named.*q_proj"),
         ({"targets": ("q_proj", "queries")}, "no module 'queries'"),  # PEFT is content if one name matches
         ({"layers": (0, 2)}, "no layer 2.*0 to 1"),
         ({"rank_pattern": {"q_porj": 4}}, "Did you mean 'q_proj'"),

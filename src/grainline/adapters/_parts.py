@@ -35,6 +35,8 @@ def find_targets(
         if not found:
             raise _missing(f"the expression {targets!r} matches no module.", "targets", targets, suffixes)
     else:
+        if not targets:
+            raise _missing("no module is named.", "targets", "", suffixes)
         for target in targets:
             if not any(_ends_with(name, target) for name in names):
                 raise _missing(f"no module {target!r}.", "targets", target, suffixes)

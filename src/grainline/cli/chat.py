@@ -27,7 +27,7 @@ def chat(
     prompt: Annotated[str, typer.Option("--prompt", help="Ask this alone; else a conversation begins.")] = "",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer.")] = 256,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 = the likeliest token.")] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn, the same for both.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of what is drawn, the same for both.")] = 0,
     policy_only: Annotated[bool, typer.Option("--policy-only", help="Without the reference.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: prompt, reference, policy.")] = False,
 ) -> None:

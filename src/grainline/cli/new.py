@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ def new(
     module = module_name(name)
     if name in _rooms.names(folder):
         raise SpecError(f"{folder}/ has a method {name!r} already.", instead=f"See grainline show {folder} {name}.")
-    written = write(Path(dir).expanduser() if dir else checkout(), folder, module, name)
+    written = write(Path(os.path.expanduser(dir)) if dir else checkout(), folder, module, name)
     for path in written:
         typer.echo(str(path))
 

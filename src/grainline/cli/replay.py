@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,8 +31,8 @@ def replay(
     from grainline import replay as repetition
     from grainline.cli import _print
 
-    folder = Path(run).expanduser()
-    to = Path(out).expanduser() if out else folder.resolve().with_name(f"{folder.resolve().name}-replay")
+    folder = Path(os.path.expanduser(run))
+    to = Path(os.path.expanduser(out)) if out else folder.resolve().with_name(f"{folder.resolve().name}-replay")
     found = repetition.replay(folder, to, steps=steps)
     if json and _print.is_first_process():
         _print.as_json(_as_dict(found))

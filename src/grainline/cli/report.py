@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def report(
     if format != "html" and not out:
         typer.echo(made, nl=False)
         return
-    file = Path(out).expanduser() if out else Path(runs[0] if len(runs) == 1 else ".").expanduser() / "report.html"
+    file = Path(os.path.expanduser(out or Path(runs[0] if len(runs) == 1 else ".") / "report.html"))
     if file.is_dir():
         raise UserError("a folder is there.", where=str(file), instead="Name a file, such as report.html.")
     atomic.text(file, made)

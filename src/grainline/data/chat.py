@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grainline.data.fields import is_list, show, text
+from grainline.data.fields import is_list, show, text, whole
 from grainline.errors import DataError, nearest
 from grainline.types import Answer
 
@@ -54,7 +54,7 @@ def _content(turn: Mapping[str, Any], *, where: str) -> dict[str, str]:
         content = "".join(str(part.get("text") or "") for part in content)
     may_be_empty = role in ("system", "developer", "tool") or bool(turn.get("tool_calls"))
     if may_be_empty and isinstance(content, str):
-        return {"content": content}
+        return {"content": whole(content, where=f"{where}.content")}
     return {"content": text(content, where=f"{where}.content")}
 
 

@@ -30,6 +30,16 @@ def text(value: object, *, where: str) -> str:
         raise DataError(f"{show(value)} is not text.", where=where)
     if not value.strip():
         raise DataError("the text is empty.", where=where, instead="Remove the row or write the text.")
+    return whole(value, where=where)
+
+
+def whole(value: str, *, where: str) -> str:
+    """``value`` if it is text that can be written down: JSON may spell half a character, which no tokenizer reads."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = f"{value[error.start]!r} at character {error.start} is half a character."
+        raise DataError(half, where=where, instead="Write the whole one, or remove it.") from None
     return value
 
 

@@ -28,7 +28,7 @@ class Row(NamedTuple):
 def rows(source: Any, *, split: str) -> tuple[str, Iterator[Row]]:
     """The source's name, and its raw rows one by one."""
     if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if path.is_dir():
             return path.name, _folder(path, split=split)
         if path.is_file():
@@ -124,6 +124,8 @@ def _array(path: Path, lines: Iterable[tuple[int, bytes]]) -> list[Any]:
         raise DataError("the text is not UTF-8.", where=f"{path.name}:{line}", instead="Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"broken JSON: {error.msg}.", where=f"{path.name}:{error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        raise _beyond(error, where=path.name) from error
 
 
 def _object(line: bytes, *, where: str) -> Any:
@@ -137,6 +139,14 @@ def _object(line: bytes, *, where: str) -> Any:
             where=where,
             instead="Each line must be one whole object.",
         )
+    except (ValueError, RecursionError) as error:
+        return _beyond(error, where=where)
+
+
+def _beyond(error: Exception, *, where: str) -> DataError:
+    """JSON that is well written and that Python does not read: numbers of thousands of digits, endless nesting."""
+    what = "lists or objects nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+    return DataError(f"unreadable JSON: {what}.", where=where, instead="Shorten it, or write it as text.")
 
 
 def _table(path: Path, *, parquet: bool) -> Iterator[Any]:
@@ -205,6 +215,6 @@ def _hub(name: str, *, split: str) -> Iterator[Row]:
 
 def _beside(name: str) -> str:
     """The files that stand where one was looked for."""
-    folder = Path(name).expanduser().parent
+    folder = Path(os.path.expanduser(name)).parent
     there = [f.name for f in folder.iterdir() if _suffix(f) and f.is_file()] if folder.is_dir() else []
     return nearest(Path(name).name, there[:20]) if there else ""

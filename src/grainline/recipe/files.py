@@ -57,7 +57,7 @@ def load(
     if isinstance(source, Mapping):
         draft.take_mapping(source, "recipe")
     else:
-        path = _file(Path(source).expanduser())
+        path = _file(Path(os.path.expanduser(source)))
         draft.take_mapping(yamls.read(_text(path), str(path)), str(path))
     draft.take_overrides(overrides)
     draft.expand_presets()

@@ -142,7 +142,7 @@ class Recipe:
     """Warm-up steps; below 1, a share of all steps."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Clip the gradient's L2 norm here; 0 = do not clip."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds the adapter's start, the order of rows and all else that is random."""
     skip_bad_rows: bool = False
     """Leave out rows that cannot be used, and count them, instead of refusing to start."""

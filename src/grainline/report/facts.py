@@ -200,6 +200,7 @@ def provenance(files: RunFiles) -> dict[str, str]:
         "Seed": dig(facts, "seed"),
         "Model": dig(model, "source"),
         "Model's SHA-256": dig(model, "sha256"),
+        "SHA-256 of the adapter it goes on from": dig(model, "adapter_sha256"),
         "Model's dtype": dig(model, "dtype"),
         **_digests(facts),
         "Python": dig(facts, "python"),

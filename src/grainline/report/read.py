@@ -7,6 +7,7 @@ A run that was stopped has no ``results.json``, one without evaluation no ``samp
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,8 @@ def runs(folders: Sequence[str | Path]) -> list[RunFiles]:
     Raises:
         RunError: not a run, or one of its files is damaged.
     """
-    distinct = list({Path(folder).expanduser().resolve(): Path(folder).expanduser() for folder in folders}.items())
+    named = [Path(os.path.expanduser(folder)) for folder in folders]
+    distinct = list({folder.resolve(): folder for folder in named}.items())
     names = _names([resolved for resolved, _ in distinct])
     return [run(given, name) for (_, given), name in zip(distinct, names, strict=True)]
 
@@ -48,7 +50,7 @@ def run(folder: Path, name: str = "") -> RunFiles:
     """The files of one run."""
     if not (folder / "recipe.yaml").is_file():
         raise RunError("no recipe.yaml here: not a run.", where=str(folder), instead="Give the folder of a run.")
-    lines = _lines(folder / "metrics.jsonl", _metrics)
+    lines = metrics(folder)
     results = _object(folder / "results.json", _metrics) if (folder / "results.json").is_file() else None
     text = _text(folder / "recipe.yaml")
     later = {file.stem.removeprefix("evaluation-"): file for file in sorted(folder.glob("evaluation-*.json"))}
@@ -57,15 +59,31 @@ def run(folder: Path, name: str = "") -> RunFiles:
         folder=folder,
         recipe=_recipe(folder / "recipe.yaml", text),
         recipe_text=text,
-        provenance=_object(folder / "provenance.json") if (folder / "provenance.json").is_file() else {},
+        provenance=provenance(folder),
         steps=[line for line in lines if "loss" in line],
         looks=[line for line in lines if any(key.startswith("eval_") for key in line)],
         results=results,
         samples=_lines(folder / "samples.jsonl", _sample),
-        warnings=_lines(folder / "warnings.jsonl", _warning),
+        warnings=warnings(folder),
         later={key: _object(file, _evaluation)["metrics"] for key, file in later.items()},
         weights=sum(file.stat().st_size for file in (folder / "adapter").glob("*.safetensors")) or None,
     )
+
+
+def metrics(folder: Path) -> Sequence[Line]:
+    """The lines of a run's metrics.jsonl; none while there is no such file."""
+    return _lines(folder / "metrics.jsonl", _metrics)
+
+
+def warnings(folder: Path) -> Sequence[Line]:
+    """The lines of a run's warnings.jsonl; none while there is no such file."""
+    return _lines(folder / "warnings.jsonl", _warning)
+
+
+def provenance(folder: Path) -> Mapping[str, Any]:
+    """A run's provenance.json; empty while there is none."""
+    file = folder / "provenance.json"
+    return _object(file) if file.is_file() else {}
 
 
 def dig(value: Any, *keys: str) -> Any:
@@ -145,8 +163,10 @@ def _sample(line: Mapping[str, Any]) -> str:
 
 
 def _warning(line: Mapping[str, Any]) -> str:
-    odd = [key for key in ("seen", "instead") if not isinstance(line.get(key), str)]
-    return f"{odd[0]} is not text" if odd else ""
+    odd = [key for key in ("kind", "seen", "instead") if not isinstance({"kind": "", **line}.get(key), str)]
+    if odd:
+        return f"{odd[0]} is not text"
+    return "" if isinstance(line.get("amount", 0.0), (int, float)) else "amount is not a number"
 
 
 def _evaluation(found: Mapping[str, Any]) -> str:
