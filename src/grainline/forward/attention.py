@@ -66,7 +66,7 @@ def _mask(keys: Sequence[tuple[int, int]], rows: int, window: int | None, device
 
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: Sequence[Block], scale: float) -> Tensor:
     """(1, heads, N, d) queries over (1, key heads, N, d) keys and values -> (1, N, heads, d)."""
-    return _Attend.apply(q, k, v, plan, scale)  # type: ignore[no-any-return, no-untyped-call]
+    return _Attend.apply(q, k, v, plan, scale)
 
 
 class _Attend(torch.autograd.Function):

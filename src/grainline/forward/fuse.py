@@ -111,7 +111,7 @@ def _collected(siblings: Siblings, layer: Any, x: Tensor, *args: Any, **kwargs: 
     """The forward of a fused adapted layer; anything unusual goes the plain way."""
     usual = not (args or kwargs or layer.disable_adapters or layer.merged)
     if not usual or any(_active(one) is None for one in siblings.layers):
-        return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
+        return type(layer).forward(layer, x, *args, **kwargs)
     return siblings(layer, x)
 
 
@@ -192,30 +192,30 @@ def _norm_plus_one(self: Any, x: Tensor) -> Tensor:
 def _gates(model: nn.Module) -> Iterator[Place]:
     proved: dict[Any, Callable[..., Tensor] | None] = {}
     for module in model.modules():
-        parts = [getattr(module, part, None) for part in ("gate_proj", "up_proj", "down_proj", "act_fn")]
-        if any(part is None for part in parts) or not hasattr(parts[0], "in_features"):
+        parts = {name: getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")}
+        width = getattr(parts["gate_proj"], "in_features", None)
+        if width is None or None in parts.values():
             continue
-        kind = (type(module), type(parts[3]), parts[0].in_features)
+        kind = (type(module), type(parts["act_fn"]), width)
         if kind not in proved:
-            ways = (_silu_gated, _gelu_gated)
-            proved[kind] = next((way for way in ways if _same(module, way, parts[0].in_features)), None)
+            proved[kind] = next((way for way in (_silu_gated, _gelu_gated) if _same(module, way, width)), None)
         if (way := proved[kind]) is not None:
             yield Place(module, "forward", MethodType(way, module))
 
 
 def _silu_gated(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(kernels.gated(self.gate_proj(x), self.up_proj(x), "silu"))  # type: ignore[no-any-return]
+    return self.down_proj(kernels.gated(self.gate_proj(x), self.up_proj(x), "silu"))
 
 
 def _gelu_gated(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(kernels.gated(self.gate_proj(x), self.up_proj(x), "gelu_tanh"))  # type: ignore[no-any-return]
+    return self.down_proj(kernels.gated(self.gate_proj(x), self.up_proj(x), "gelu_tanh"))
 
 
 def _rotary(model: nn.Module) -> Iterator[Place]:
     """A function of the modelling code, looked up there at each call: exchanged for one with the same answers."""
     homes = {type(module).__module__ for module in model.modules() if hasattr(module, "q_proj")}
     for home in sorted(homes):
-        own = getattr(sys.modules[home], "apply_rotary_pos_emb", None)
+        own: Any = getattr(sys.modules[home], "apply_rotary_pos_emb", None)
         usual = own is not None and list(inspect.signature(own).parameters) == ["q", "k", "cos", "sin", "unsqueeze_dim"]
         if usual and _same_rotation(own):
             yield Place(sys.modules[home], "apply_rotary_pos_emb", kernels.rotate)
@@ -252,11 +252,11 @@ def _same_rotation(own: Callable[..., Any]) -> bool:
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(1, 3, 5, 8, generator=generator), torch.randn(1, 1, 5, 8, generator=generator)
     cos, sin = torch.randn(2, 1, 5, 8, generator=generator)
-    ours, theirs = (
-        _pulled(lambda x, f=f: torch.cat([y.flatten() for y in f(x, k, cos, sin)]), q, [])
-        for f in (kernels.rotate, own)
-    )
-    return _close(ours, theirs, q.dtype)
+
+    def both(f: Callable[..., Any]) -> list[Tensor]:
+        return _pulled(lambda x: torch.cat([y.flatten() for y in f(x, k, cos, sin)]), q, [])
+
+    return _close(both(kernels.rotate), both(own), q.dtype)
 
 
 def _pulled(f: Callable[[Tensor], Tensor], x: Tensor, trains: Sequence[Tensor]) -> list[Tensor]:

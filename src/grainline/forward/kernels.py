@@ -36,7 +36,7 @@ def low_rank(x: Tensor, layers: Sequence[LowRank]) -> tuple[Tensor, ...]:
 
     All A x are one product, and so are all A' \bar g and all \bar g x'.
     """
-    return _LowRank.apply(x, layers, *(layer.down for layer in layers), *(layer.up for layer in layers))  # type: ignore[no-any-return, no-untyped-call]
+    return _LowRank.apply(x, layers, *(layer.down for layer in layers), *(layer.up for layer in layers))
 
 
 class _LowRank(torch.autograd.Function):
@@ -84,7 +84,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     With r = 1 / sqrt(mean(x^2) + eps) and g the gradient at y:  dx = r (w g) - x r^3 mean(w g x).
     """
-    return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
+    return _RMSNorm.apply(x, weight, eps)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -108,7 +108,7 @@ class _RMSNorm(torch.autograd.Function):
 
 def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """y = f(gate) * up, f = ``silu`` or ``gelu_tanh``: keeps its two inputs, not f(gate)."""
-    return _Gated.apply(gate, up, activation)  # type: ignore[no-any-return, no-untyped-call]
+    return _Gated.apply(gate, up, activation)
 
 
 class _Gated(torch.autograd.Function):
@@ -139,7 +139,7 @@ def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 
     The derivative is the same rotation turned back: g cos + ((g sin)_2, -(g sin)_1).
     """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)  # type: ignore[no-untyped-call]
+    return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)
 
 
 class _Rotate(torch.autograd.Function):

@@ -109,8 +109,8 @@ def tree_attention(
     for i, whole in enumerate(zip(*(x.split(sizes, 2) for x in (query, key, value)), strict=True)):
         # The prompt and its first answer are one causal chain; each further answer sees the prompt and itself.
         # So no product is taken between siblings, and half of the chain's is skipped.
-        prompt, (first, *others) = trees.trees[i].prompt, trees.trees[i].branches
-        parts = [x.split([prompt + first, *others], 2) for x in whole]
+        prompt, (first, *rest) = trees.trees[i].prompt, trees.trees[i].branches
+        parts = [x.split([prompt + first, *rest], 2) for x in whole]
         for branch, (q, k, v) in enumerate(zip(*parts, strict=True)):
             if branch:
                 k, v = (torch.cat([part[0][:, :, :prompt], x], 2) for part, x in zip(parts[1:], (k, v), strict=True))
