@@ -38,7 +38,7 @@ RUN = LOOP | {
     "probe",
     "atomic",
 }
-RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic"}
+RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch"}
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
@@ -55,6 +55,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "probe": CURRENCY,
     "publish": CURRENCY,
     "export": CURRENCY | {"models", "probe", "atomic"},
+    "launch": CURRENCY | CHOICES | {"models"},
     "claim": CURRENCY | CHOICES,
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,

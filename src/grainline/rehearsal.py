@@ -22,8 +22,8 @@ from grainline import footprint, models
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_forwards
 from grainline.forecast import Estimate, forecast
+from grainline.launch import accelerator_for
 from grainline.prepare import Prepared
-from grainline.runs import accelerator_for
 from grainline.trainer import Plan, fit
 from grainline.types import Batch, Layout
 

@@ -16,14 +16,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import set_seed
 
 from grainline import atomic, checkpoint, claim, export, models, provenance, rooms
@@ -33,6 +30,7 @@ from grainline.engine import Engine, Reference, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.forward import Scorer
+from grainline.launch import accelerator_for, check_trackers
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
@@ -102,7 +100,7 @@ def run(
         TrainingError: the run failed on the way.
     """
     folder = Path(recipe.out)
-    _check_trackers(recipe)
+    check_trackers(recipe)
     recipe = claim.continued(folder, recipe) if resume else claim.fresh(folder, recipe)
     accelerator = accelerator_for(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
@@ -276,50 +274,6 @@ class Run:
     def export(self, to: str | Path, *, format: str = "peft") -> dict[str, Any]:
         """Write the adapter for other tools: ``peft`` (PEFT's two files) or ``merged`` (a plain model folder)."""
         return export.export(self.folder, to, format, methods=_methods(self.recipe))
-
-
-def accelerator_for(recipe: Recipe, **options: Any) -> Accelerator:
-    """Accelerate, with as many processes as were started: left to itself it takes a machine without GPU for one."""
-    device = models.device(recipe.model.device)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # accelerate takes the current one
-    accelerator = Accelerator(cpu=device.type == "cpu", **options)
-    _check_launch(accelerator)
-    if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", 1)):
-        raise RunError(
-            f"{os.environ['WORLD_SIZE']} processes were started, {accelerator.num_processes} would train together.",
-            where="torchrun",
-            instead="Start one, or set model.device to cpu or cuda.",
-        )
-    return accelerator
-
-
-def _check_launch(accelerator: Accelerator) -> None:
-    """What accelerate was told elsewhere (its configuration, the environment) must not change numbers in silence."""
-    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise RunError(
-            f"{accelerator.distributed_type.value} is not supported yet.",
-            where="accelerate",
-            instead="Start processes with torchrun.",
-        )
-    if accelerator.mixed_precision != "no" or accelerator.gradient_accumulation_steps != 1:
-        raise RunError(
-            "its configuration asks for mixed precision or gradient accumulation.",
-            where="accelerate",
-            instead="Set model.dtype and batch_size in the recipe instead.",
-        )
-
-
-def _check_trackers(recipe: Recipe) -> None:
-    """Accelerate leaves out trackers whose package is missing, without a word."""
-    there = [str(tracker.value) for tracker in get_available_trackers()]
-    for name in recipe.trackers:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise RecipeError(f"no tracker {name!r}.", where="trackers", instead=nearest(name, LOGGER_TYPE_TO_CLASS))
-        if name not in there:
-            raise RecipeError(
-                "its package is not installed.", where=f"trackers: {name}", instead=f"pip install {name}."
-            )
 
 
 def _check_best(recipe: Recipe, engine: Engine, prepared: Prepared, reference: Reference | None) -> None:

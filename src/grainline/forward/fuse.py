@@ -132,11 +132,11 @@ def _factors(layer: Any) -> kernels.LowRank:
 
 
 def _is_low_rank(module: nn.Module) -> bool:
-    from peft.tuners.lora.layer import Linear
-
-    if type(module) is not Linear or type(module.base_layer) is not nn.Linear or module.fan_in_fan_out:
-        return False
-    return _active(module) is not None and not any(p.requires_grad for p in module.base_layer.parameters())
+    """A frozen linear layer in PEFT's wrapping, with one plain pair of factors in use."""
+    base = getattr(module, "base_layer", None)
+    wrapped = type(base) is nn.Linear and all(hasattr(module, name) for name in ("lora_A", "lora_B", "lora_variant"))
+    frozen = isinstance(base, nn.Linear) and not any(p.requires_grad for p in base.parameters())
+    return wrapped and frozen and not module.fan_in_fan_out and _active(module) is not None
 
 
 def _reading_the_same(layers: Sequence[nn.Module], rows: Callable[[], Any]) -> list[list[Any]]:
