@@ -33,6 +33,7 @@ from grainline.engine import Engine, Reference, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.forward import Scorer
+from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
@@ -126,7 +127,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     engine.attach(folder)
     _check_best(recipe, engine, prepared, reference)
     parameters = engine.trainable()
-    optimizer = recipe.optimizer(parameters)
+    optimizer = optimizers.build(recipe.optimizer, parameters, steps=steps)
     if accelerator.is_main_process:
         provenance.write(folder / "provenance.json", provenance.gathered() | facts | {"run": engine.facts(parameters)})
     trained, total = (sum(p.numel() for p in ps) for ps in ([t.tensor for t in parameters], loaded.model.parameters()))

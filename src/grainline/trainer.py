@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerState, get_scheduler
@@ -98,7 +99,8 @@ def fit(
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
-            checkpoint.save(saved, step, accelerator.unwrap_model(scorer), optimizer, facts)
+            with _result(optimizer):
+                checkpoint.save(saved, step, accelerator.unwrap_model(scorer), optimizer, facts)
             checkpoint.prune(saved, keep=plan.keep, spare=[_best(saved, facts)])
             emit("on_save")
         accelerator.wait_for_everyone()
@@ -116,6 +118,7 @@ def fit(
     state.global_step = first
     emit("on_train_begin")
     scorer.train()
+    optimizer.train()  # nothing, for most
     done, began = first, time.monotonic()
     with Stop() as stop:
         for step in range(first, first if early() else plan.steps):
@@ -165,7 +168,8 @@ def fit(
             due = plan.evaluate_every and done % plan.evaluate_every == 0
             better = False
             if evaluate is not None and (done == plan.steps or due or emit.control.should_evaluate):
-                metrics = _evaluate(evaluate, scorer, accelerator, log, done)
+                with _result(optimizer):
+                    metrics = _evaluate(evaluate, scorer, accelerator, log, done)
                 emit("on_evaluate", metrics=metrics)
                 better = plan.best is not None and _improved(plan.best, metrics, facts, done)
             # A stop waits for the evaluation that is due: a resumed run would never hold it.
@@ -175,6 +179,7 @@ def fit(
                 save(done)
             if stopped:
                 break
+    optimizer.eval()
     emit("on_train_end")
     return Outcome(done, done == plan.steps or early(), _best(saved, facts), metrics)
 
@@ -250,6 +255,14 @@ def schedule(plan: Plan) -> Callable[[int], float]:
             f"{plan.schedule!r} is not a schedule of the step alone", where="schedule", instead="Try linear or cosine."
         ) from error
     return lambda step: float(factor(step))
+
+
+@contextmanager
+def _result(optimizer: AcceleratedOptimizer) -> Iterator[None]:
+    """The model as it is to be used; an optimizer that averages trains another. accelerate asks the wrapped one."""
+    optimizer.eval()
+    yield
+    optimizer.train()
 
 
 def _evaluate(
