@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from optimizers.test_room import NAMES, holder, installed, optimizer, pulls, stage, switch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from grainline.errors import ModelError
+from optimizers.test_room import NAMES, holder, installed, optimizer, pulls, stage, switch
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")

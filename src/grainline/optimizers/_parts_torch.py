@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from grainline.errors import ModelError
 from grainline.optimizers._parts import Groups
+from grainline.types import Tagged
 
 AT_ONCE = {"cpu": 2**17}
 """Entries that step together at most: on a CPU what its cache holds, elsewhere what the projection may copy."""
@@ -179,6 +180,17 @@ def _rows(tensors: Sequence[Tensor]) -> Tensor:
     stacked = torch.stack(tuple(tensors))
     wide = stacked.float() if stacked.dtype in HALF else stacked
     return wide.reshape(len(tensors), tensors[0].shape[0], tensors[0].shape[1:].numel())
+
+
+def refuse_sharded(parameters: Sequence[Tagged], why: str, instead: str) -> None:
+    """For a rule that needs whole tensors.
+
+    Raises:
+        ModelError: one of ``parameters`` is sharded.
+    """
+    for tagged in parameters:
+        if isinstance(tagged.tensor, DTensor):
+            raise ModelError(f"is sharded: {why}.", where=tagged.name, instead=instead)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -46,9 +46,13 @@ class Adafactor:
 
         Raises:
             SpecError: ``lr_scale`` names a role that no parameter has.
+            ModelError: a parameter is sharded.
         """
         import torch
 
+        from grainline.optimizers._parts_torch import refuse_sharded
+
+        refuse_sharded(parameters, "torch's Adafactor takes norms in place, which shards cannot", "Choose adamw.")
         groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
         return torch.optim.Adafactor(
             groups, lr=self.lr, beta2_decay=self.beta2_decay, eps=(None, self.least), d=self.clip

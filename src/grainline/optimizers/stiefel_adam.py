@@ -57,11 +57,12 @@ class StiefelAdam:
         """
         import torch
 
-        from grainline.optimizers._parts_torch import ByParts, Combined
+        from grainline.optimizers._parts_torch import ByParts, Combined, refuse_sharded
 
-        for tagged in parameters:
-            if tagged.role == ROLE:
-                _check(tagged)
+        turned = [tagged for tagged in parameters if tagged.role == ROLE]
+        refuse_sharded(turned, "a rotation turns whole", "Leave it whole: fully_shard(..., ignored_params=...).")
+        for tagged in turned:
+            _check(tagged)
         groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
         rotations, others = apart(groups, lambda role, _: role == ROLE)
         if not rotations:
@@ -112,15 +113,8 @@ def polar(matrix: Tensor, steps: int = 12) -> Tensor:
 
 def _check(tagged: Tagged) -> None:
     import torch
-    from torch.distributed.tensor import DTensor
 
     matrix, where = tagged.tensor.detach(), tagged.name
-    if isinstance(matrix, DTensor):
-        raise ModelError(
-            "a rotation cannot be turned in pieces, and this one is sharded.",
-            where=where,
-            instead="Leave rotations whole: fully_shard(..., ignored_params=...).",
-        )
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ModelError(f"only square rotations are trained, this is {tuple(matrix.shape)}.", where=where)
     if matrix.is_meta:
