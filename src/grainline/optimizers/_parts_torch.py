@@ -87,11 +87,14 @@ def parts(optimizer: Optimizer, group: dict[str, Any], keeps: Sequence[str]) -> 
 def average_(part: Part, name: str, memory: float, *, squares: bool = False) -> list[Tensor]:
     """The running means of the gradients (or of their squares), carried on by this step."""
     means = part.kept(name)
-    scale_(means, memory)
     if squares:
+        scale_(means, memory)
         torch._foreach_addcmul_(means, part.grads, part.grads, 1 - memory)
-    else:
+    elif means[0].dtype in HALF:  # as published: two roundings
+        scale_(means, memory)
         torch._foreach_add_(means, part.grads, alpha=1 - memory)
+    else:
+        torch._foreach_lerp_(means, part.grads, 1 - memory)
     return means
 
 

@@ -87,13 +87,12 @@ def step(part: Part, group: dict[str, Any], *, steps: int) -> None:
     means = average_(part, "exp_avg", beta1)
     squares = average_(part, "exp_avg_sq", beta2, squares=True)
     zetas = _zetas(part, squares, group, steps)
-    limits = torch._foreach_mul(squares, group["delta"] ** 2)
+    limits = squares if group["delta"] == 1 else list(torch._foreach_mul(squares, group["delta"] ** 2))
     inverse = _inverse_root(limits, zetas)
     if group["order"] == 2:
         torch._foreach_add_(inverse, _inverse_root(limits, [zeta / beta1**2 for zeta in zetas]))
-        torch._foreach_div_(inverse, 2)
     scale_(inverse, math.sqrt(1 - beta2**part.step))
-    torch._foreach_addcmul_(part.params, means, inverse, -group["lr"] / (1 - beta1**part.step))
+    torch._foreach_addcmul_(part.params, means, inverse, -group["lr"] / (1 - beta1**part.step) / group["order"])
 
 
 def _inverse_root(limits: list[Tensor], zetas: list[float]) -> list[Tensor]:
