@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerState, get_scheduler
@@ -28,6 +27,7 @@ from transformers import TrainerState, get_scheduler
 from grainline import checkpoint
 from grainline.errors import InvariantError, NonFiniteError, RecipeError
 from grainline.events import Events, Stop
+from grainline.optimizers import _seam as optimizers
 from grainline.reduction import Metrics, add, means, measure, share, totals
 from grainline.types import Batch, LogProbs, Losses
 
@@ -99,7 +99,7 @@ def fit(
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
-            with _result(optimizer):
+            with optimizers.result(optimizer):
                 checkpoint.save(saved, step, accelerator.unwrap_model(scorer), optimizer, facts)
             checkpoint.prune(saved, keep=plan.keep, spare=[_best(saved, facts)])
             emit("on_save")
@@ -118,9 +118,8 @@ def fit(
     state.global_step = first
     emit("on_train_begin")
     scorer.train()
-    optimizer.train()  # nothing, for most
     done, began = first, time.monotonic()
-    with Stop() as stop:
+    with Stop() as stop, optimizers.training(optimizer):
         for step in range(first, first if early() else plan.steps):
             for group, lr in zip(optimizer.param_groups, peak, strict=True):
                 group["lr"] = lr * rate(step)
@@ -168,7 +167,7 @@ def fit(
             due = plan.evaluate_every and done % plan.evaluate_every == 0
             better = False
             if evaluate is not None and (done == plan.steps or due or emit.control.should_evaluate):
-                with _result(optimizer):
+                with optimizers.result(optimizer):
                     metrics = _evaluate(evaluate, scorer, accelerator, log, done)
                 emit("on_evaluate", metrics=metrics)
                 better = plan.best is not None and _improved(plan.best, metrics, facts, done)
@@ -179,7 +178,6 @@ def fit(
                 save(done)
             if stopped:
                 break
-    optimizer.eval()
     emit("on_train_end")
     return Outcome(done, done == plan.steps or early(), _best(saved, facts), metrics)
 
@@ -255,14 +253,6 @@ def schedule(plan: Plan) -> Callable[[int], float]:
             f"{plan.schedule!r} is not a schedule of the step alone", where="schedule", instead="Try linear or cosine."
         ) from error
     return lambda step: float(factor(step))
-
-
-@contextmanager
-def _result(optimizer: AcceleratedOptimizer) -> Iterator[None]:
-    """The model as it is to be used; an optimizer that averages trains another. accelerate asks the wrapped one."""
-    optimizer.eval()
-    yield
-    optimizer.train()
 
 
 def _evaluate(

@@ -10,11 +10,13 @@ import torch
 from torch.nn import Parameter
 
 import _walk
+from _toy import Toy
 from _walk import trajectory
 from grainline import rooms
 from grainline.errors import SpecError
 from grainline.optimizers import _seam
 from grainline.optimizers.rad import RAD, scheduled
+from grainline.runs import align
 from grainline.types import Tagged
 
 CASES = [case for case in _walk.CASES if case.startswith("rad")]
@@ -150,3 +152,12 @@ def test_the_schedule_follows_the_planned_steps() -> None:
     with pytest.raises(SpecError, match="needs the number of steps"):
         spec([Tagged("p", p, "up")])
     assert RAD(zeta=1e-16)([Tagged("p", p, "up")])
+
+
+def test_a_run_tells_it_how_many_steps_it_plans(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, make = [], RAD.__call__
+    monkeypatch.setattr(
+        RAD, "__call__", lambda self, tags, *, steps: told.append(steps) or make(self, tags, steps=steps)
+    )
+    align(**toy.choices(toy.root / "rad", optimizer="rad:lr=1e-3", steps=3))
+    assert told == [3]

@@ -11,12 +11,13 @@ A spec may say of itself
 ===========  =======================================================================================================
 
 A torch optimizer whose weights to be used are not those it trains (an average of them) has ``train()`` and ``eval()``,
-which exchange them; the trainer calls ``eval()`` before it evaluates, saves or ends, and ``train()`` afterwards.
+which exchange them: :func:`training` and :func:`result`, for most optimizers nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grainline.types import Tagged
@@ -43,3 +44,23 @@ def build(spec: OptimizerSpec, parameters: Sequence[Tagged], *, steps: int) -> O
     """
     known = {"steps": steps}
     return spec(parameters, **{need: known[need] for need in sorted(getattr(spec, "needs", ()))})
+
+
+@contextmanager
+def training(optimizer: Any) -> Iterator[None]:
+    """Steps are made in here; afterwards the model is as it is to be used."""
+    _switch(optimizer, "train")
+    yield
+    _switch(optimizer, "eval")
+
+
+@contextmanager
+def result(optimizer: Any) -> Iterator[None]:
+    """Amid training, the model as it is to be used: evaluated, saved."""
+    _switch(optimizer, "eval")
+    yield
+    _switch(optimizer, "train")
+
+
+def _switch(optimizer: Any, mode: str) -> None:
+    getattr(optimizer, mode, lambda: None)()
