@@ -47,9 +47,18 @@ def test_it_keeps_a_row_and_a_column() -> None:
 
 
 def test_option_clip() -> None:
-    """A move is no larger than this, in root mean square, before it is scaled."""
-    large, small = (first([[1.0]], [[2.0]], clip=c).item() for c in (1.0, 0.25))
-    assert small == pytest.approx(large / 4)
+    """A move is no larger than this, in root mean square, before it is scaled: here the second, of a gradient that has
+    grown tenfold."""
+    moves = []
+    for clip in (1.0, 2.0):
+        p = Parameter(torch.ones(1, 1, dtype=torch.float64))
+        made = Adafactor(lr=0.1, clip=clip)([Tagged("p", p, "up")])
+        for gradient in (1.0, 10.0):
+            before, p.grad = p.item(), torch.full((1, 1), gradient, dtype=torch.float64)
+            made.step()
+        moves.append((before - p.item()) / (0.1 * before))
+    memory = 1 - 2**-0.8
+    assert moves == pytest.approx([1.0, 10 / sqrt(memory + (1 - memory) * 100)], rel=1e-5)
 
 
 def test_option_least() -> None:

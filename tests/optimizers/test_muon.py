@@ -30,7 +30,7 @@ def test_the_first_move_of_a_diagonal_gradient_by_hand() -> None:
     values = [3.0 / 5.0, 4.0 / 5.0]
     for _ in range(5):
         values = [3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5 for s in values]
-    torch.testing.assert_close(p.detach(), -0.1 * torch.diag(torch.tensor(values)), rtol=0, atol=2e-3)  # bfloat16
+    torch.testing.assert_close(p.detach(), -0.1 * torch.diag(torch.tensor(values)), rtol=0, atol=5e-3)  # bfloat16
 
 
 def test_all_directions_move_alike() -> None:
@@ -75,15 +75,16 @@ def test_a_matrix_alone_and_the_rest_is_torchs_adamw() -> None:
 
 def moved(**options: object) -> torch.Tensor:
     p = Parameter(torch.zeros(6, 4))
-    p.grad = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    p.grad = torch.zeros(6, 4)
+    p.grad[:4] = torch.diag(torch.tensor([1.0, 0.5, 0.1, 0.05]))
     Muon(lr=0.1, **options)([Tagged("p", p, "up")]).step()
     return p.detach()
 
 
 def test_option_newton_steps() -> None:
     """One step leaves singular values far apart, five do not."""
-    spread = [torch.linalg.svdvals(moved(newton_steps=n)) for n in (1, 5)]
-    assert spread[0].max() / spread[0].min() > 1.2 * spread[1].max() / spread[1].min()
+    few, many = (torch.linalg.svdvals(moved(newton_steps=n)) for n in (1, 5))
+    assert few.max() / few.min() > 4 > 2 > many.max() / many.min()
 
 
 def test_option_scale() -> None:

@@ -62,7 +62,7 @@ def test_option_delta() -> None:
     places = trajectory(SGDP(lr=0.1, delta=1e9))
     assert ((places[1] - places[0]) * places[0]).sum(1).abs().max() < 1e-7
     places = trajectory(SGDP(lr=0.1, delta=0.0))
-    assert ((places[1] - places[0]) * places[0]).sum(1).abs().min() > 1e-3
+    assert ((places[1] - places[0]) * places[0]).sum(1).abs().max() > 1e-2
 
 
 def test_option_wd_ratio() -> None:

@@ -32,8 +32,8 @@ class Adafactor:
     """Peak learning rate, as a share of each weight tensor's root mean square; never above 1 / sqrt(step)."""
     beta2_decay: float = Field(-0.8, le=0)
     """The memory of squared gradients at step k is 1 - k^this; 0 has none."""
-    clip: float = Field(1.0, gt=0)
-    """Largest root mean square of a move, before it is scaled: the paper's d."""
+    clip: float = Field(1.0, ge=1)
+    """Largest root mean square of a move, before it is scaled: the paper's d, at least 1."""
     least: float = Field(1e-3, gt=0)
     """Root mean square that a tensor has at least where steps are scaled by it; a LoRA B starts at 0."""
     weight_decay: float = Field(0.0, ge=0)

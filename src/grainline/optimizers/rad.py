@@ -108,13 +108,16 @@ def _zetas(part: Part, squares: list[Tensor], group: dict[str, Any], steps: int)
     """Each tensor's zeta at this step."""
     import torch
 
+    from grainline.optimizers._parts_torch import HALF
+
     zeta, cap = group["zeta"], group["zeta_cap"]
     if zeta != "schedule":
         return [zeta] * len(squares)
     zeta = scheduled(part.step, steps)
     if not cap or squares[0].is_meta:  # nothing is known of a tensor on the meta device
         return [zeta] * len(squares)
-    sums = part.over_shards(torch.stack(torch._foreach_norm(squares, 1, dtype=torch.float32)))
+    wide = torch.float32 if squares[0].dtype in HALF else None
+    sums = part.over_shards(torch.stack(torch._foreach_norm(squares, 1, dtype=wide)))
     entries = (part.params[0] if part.whole is None else part.whole).numel()
     most = (sums * (cap * group["delta"] ** 2 / entries)).tolist()
     return [min(zeta, max(1e-16, each)) for each in most]
