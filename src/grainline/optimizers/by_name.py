@@ -26,7 +26,7 @@ OURS = ("params", "lr", "weight_decay")
 
 
 @spec
-class Torch:
+class ByName:
     optimizer: str = "torch.optim.NAdam"
     """Dotted name of the class, e.g. torch.optim.RAdam or package.module.Class."""
     lr: float = Field(1e-4, gt=0)
@@ -51,7 +51,7 @@ class Torch:
         try:
             return cls(groups, lr=self.lr, **given)
         except (TypeError, ValueError) as error:
-            raise SpecError(f"{self.optimizer} refuses this: {error}", where="torch") from error
+            raise SpecError(f"{self.optimizer} refuses this: {error}", where="by-name") from error
 
     def _class(self) -> Any:
         from torch.optim import Optimizer
@@ -61,20 +61,20 @@ class Torch:
             cls = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise SpecError(
-                f"there is no {self.optimizer!r}: {error}", where="torch:optimizer", instead="Write package.Class."
+                f"there is no {self.optimizer!r}: {error}", where="by-name:optimizer", instead="Write package.Class."
             ) from error
         if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
-            raise SpecError(f"{self.optimizer} is not a torch optimizer.", where="torch:optimizer")
+            raise SpecError(f"{self.optimizer} is not a torch optimizer.", where="by-name:optimizer")
         step = inspect.signature(cls.step).parameters.get("closure")
         if step is not None and step.default is inspect.Parameter.empty:
-            raise SpecError(f"{self.optimizer} evaluates the loss itself, the loop cannot.", where="torch:optimizer")
+            raise SpecError(f"{self.optimizer} evaluates the loss itself, the loop cannot.", where="by-name:optimizer")
         takes = inspect.signature(cls.__init__).parameters
         for option in self.options:
             if option in OURS:
-                raise SpecError(f"{option} is set beside the options.", where=f"torch:options.{option}")
+                raise SpecError(f"{option} is set beside the options.", where=f"by-name:options.{option}")
             if option not in takes:
                 known = nearest(option, [each for each in takes if each not in ("self", *OURS)])
-                raise SpecError(f"{name} has no option {option!r}.", where="torch:options", instead=known)
+                raise SpecError(f"{name} has no option {option!r}.", where="by-name:options", instead=known)
         if self.weight_decay and "weight_decay" not in takes:
-            raise SpecError(f"{name} has no weight decay.", where="torch:weight_decay")
+            raise SpecError(f"{name} has no weight decay.", where="by-name:weight_decay")
         return cls
