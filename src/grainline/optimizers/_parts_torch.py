@@ -60,7 +60,7 @@ def parts(optimizer: Optimizer, group: dict[str, Any], keeps: Sequence[str]) -> 
     Raises:
         ModelError: a gradient is sparse.
     """
-    alike = defaultdict(list)
+    alike: defaultdict[Any, list[Any]] = defaultdict(list)
     for tensor in group["params"]:
         if tensor.grad is None:
             continue

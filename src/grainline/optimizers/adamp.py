@@ -76,9 +76,9 @@ def step(part: Part, group: dict[str, Any]) -> None:
     torch._foreach_div_(sizes, math.sqrt(1 - beta2**part.step))
     torch._foreach_add_(sizes, group["eps"])
     if group["nesterov"]:
-        means = torch._foreach_mul(means, beta1)
+        means = list(torch._foreach_mul(means, beta1))
         torch._foreach_add_(means, part.grads, alpha=1 - beta1)
-    moves = torch._foreach_div(means, sizes)
+    moves = list(torch._foreach_div(means, sizes))
     projected = project_(moves, part, delta=group["delta"], eps=group["eps"])
     decay_(part, group, [group["wd_ratio"] if fires else 1.0 for fires in projected])
     torch._foreach_add_(part.params, moves, alpha=-group["lr"] / (1 - beta1**part.step))

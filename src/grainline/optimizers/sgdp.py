@@ -73,7 +73,7 @@ def step(part: Part, group: dict[str, Any]) -> None:
     scale_(moves, momentum)
     torch._foreach_add_(moves, part.grads, alpha=1 - group["dampening"])
     if group["nesterov"]:
-        moves = torch._foreach_mul(moves, momentum)
+        moves = list(torch._foreach_mul(moves, momentum))
         torch._foreach_add_(moves, part.grads)
     # Without nesterov the release projects the momentum itself: what is taken away is not remembered either.
     projected = project_(moves, part, delta=group["delta"], eps=group["eps"])
