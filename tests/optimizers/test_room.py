@@ -273,6 +273,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return torch.load(folder / "found.pt")
 
 
+@pytest.mark.xdist_group("processes")  # two at a time on two cores starve each other
 def test_works_sharded_or_says_why_not(name: str, sharded: dict[str, Any]) -> None:
     if isinstance(sharded[name], str):
         assert "sharded" in sharded[name]
