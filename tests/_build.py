@@ -189,6 +189,7 @@ def train(
     layout: Layout = "tree",
     objective: Any = None,
     lr: float = 1e-2,
+    optimizer: Any = None,
     dropout: float = 0.0,
     watch: Callable[[Optimizer], object] | None = None,
     spy: Callable[[int], object] = id,
@@ -214,14 +215,14 @@ def train(
         return [collate(part, rows=speaking(objective.needs), layout=layout) for part in mine]
 
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = AdamW(lr=lr)(tagged(adapter, scorer.model))
+    made = (optimizer or AdamW(lr=lr))(tagged(adapter, scorer.model))
     if watch is not None:
-        watch(optimizer)
+        watch(made)
     options.setdefault("reference", adapter_off(scorer) if "reference" in objective.needs else None)
     return fit(
         scorer,
         objective,
-        optimizer,
+        made,
         options.pop("batches", batches),
         Plan(steps=steps, **(plan or {})),
         folder,

@@ -77,7 +77,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
     "forecast": CURRENCY | SEAMS | CHOICES | {"models", "export", "prepare", "engine", "course", "footprint"},
-    "rehearsal": CURRENCY | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
+    "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
@@ -150,7 +150,7 @@ def allowed_in_room(room: str, stem: str) -> set[str]:
     """A method: the currency, its room's parts and seam, and its own modules. The seam may use the parts."""
     method = stem.removesuffix("_torch")
     own = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()}.get(
-        stem, {"_parts", "_seam", method, f"{method}_torch"}
+        stem, {"_parts", "_parts_torch", "_seam", method, f"{method}_torch"}
     )
     return {*CURRENCY, *(f"{room}.{name}" for name in own)}
 

@@ -1,7 +1,8 @@
 """No option is dead: each field of a recipe, and of each method, changes a number, a file or a message.
 
 The fields are enumerated, so a new one without a case fails here. A method from a new file may keep its cases beside
-its other tests instead: a function ``test_option_<field>`` in ``tests/<room>/test_<method>.py``.
+its other tests instead: a function ``test_option_<field>`` in ``tests/<room>/test_<method>.py``, or in the room's
+battery, ``tests/<room>/test_room.py``, where the option means the same in all its methods.
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ def test_option_of_a_method(option: str, world: World) -> None:
     room, _, rest = option.partition("/")
     name, _, field = rest.partition(".")
     file = HERE / room / f"test_{rooms.load(room, name).__module__.rpartition('.')[2]}.py"
-    tests = {node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if hasattr(node, "name")}
+    files = (file, HERE / room / "test_room.py")
+    nodes = (node for each in files for node in ast.parse(each.read_text(encoding="utf-8")).body)
+    tests = {node.name for node in nodes if hasattr(node, "name")}
     assert f"test_option_{field}" in tests, f"{option} has no case here, nor test_option_{field} in {file}"
 
 

@@ -98,7 +98,9 @@ def optimizer_state(optimizer: Any, parameters: Sequence[Tagged]) -> int:
     """Bytes that ``optimizer`` keeps beside its parameters (on the meta device) once it has made a step."""
     for _, tensor, _ in parameters:
         tensor.grad = torch.empty_like(tensor)
-    optimizer.step()
+    getattr(optimizer, "train", lambda: None)()  # what averages must be told that it trains
+    with _Ones():
+        optimizer.step()
     optimizer.zero_grad()
     kept = [value for state in optimizer.state.values() for value in state.values()]
     return sum(value.numel() * value.element_size() for value in kept if isinstance(value, Tensor))
@@ -119,6 +121,15 @@ class _Counter(TorchDispatchMode):
         if (count := flop_registry.get(_OUT_OF_PLACE.get(packet, packet))) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+class _Ones(TorchDispatchMode):
+    """Answers 1 where an optimizer asks for a number (a norm, say) that the meta device does not know."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return 1.0
+        return func(*args, **(kwargs or {}))
 
 
 def resident() -> int:

@@ -16,6 +16,7 @@ from grainline.adapters import _seam as adapters
 from grainline.course import Course, Steps, lay_out
 from grainline.engine import possible_layouts, reference_kind, trainable
 from grainline.footprint import Cost
+from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared
 from grainline.types import Batch
 
@@ -114,7 +115,8 @@ def forecast(recipe: Recipe, prepared: Prepared) -> Estimate:
         roles[role] += tensor.numel()
     held = sum(tensor.numel() * tensor.element_size() for _, tensor, _ in tagged)
     counted = Trainable(dict(roles), roles.total(), empty.model.num_parameters(), factor * held)
-    state = footprint.optimizer_state(recipe.optimizer(tagged), tagged)
+    optimizer = optimizers.build(recipe.optimizer, tagged, steps=course.steps.steps)
+    state = footprint.optimizer_state(optimizer, tagged)
     cost = _cost(recipe, model, course.largest)
     memory = Memory(
         weights=weights,

@@ -23,6 +23,7 @@ from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_forwards
 from grainline.forecast import Estimate, forecast
 from grainline.launch import accelerator_for
+from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared
 from grainline.trainer import Plan, fit
 from grainline.types import Batch, Layout
@@ -135,7 +136,7 @@ def _take(recipe: Recipe, engine: Engine, reference: Reference | None, order: Or
         fit(
             engine.scorer,
             recipe.objective,
-            recipe.optimizer(engine.trainable()),
+            optimizers.build(recipe.optimizer, engine.trainable(), steps=MOST),
             lambda step: step_forwards(recipe, order, step % FIRST, layout=engine.layout),
             Plan(steps=MOST, schedule="constant", max_grad_norm=recipe.max_grad_norm),
             folder,

@@ -31,6 +31,7 @@ from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.forward import Scorer
 from grainline.launch import accelerator_for, check_trackers
+from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
@@ -140,7 +141,7 @@ def run(
         engine.attach(folder)
         _check_best(recipe, engine, prepared, reference)
         parameters = engine.trainable()
-        optimizer = recipe.optimizer(parameters)
+        optimizer = optimizers.build(recipe.optimizer, parameters, steps=steps)
         if accelerator.is_main_process:
             known = provenance.gathered() | facts | {"run": engine.facts(parameters)}
             provenance.write(folder / "provenance.json", known)

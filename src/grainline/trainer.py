@@ -27,6 +27,7 @@ from transformers import TrainerState, get_scheduler
 from grainline import checkpoint
 from grainline.errors import InvariantError, NonFiniteError, RecipeError
 from grainline.events import Events, Stop
+from grainline.optimizers import _seam as optimizers
 from grainline.reduction import Metrics, add, means, measure, share, totals
 from grainline.types import Batch, LogProbs, Losses
 
@@ -98,7 +99,8 @@ def fit(
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
-            checkpoint.save(saved, step, accelerator.unwrap_model(scorer), optimizer, facts)
+            with optimizers.result(optimizer):
+                checkpoint.save(saved, step, accelerator.unwrap_model(scorer), optimizer, facts)
             checkpoint.prune(saved, keep=plan.keep, spare=[_best(saved, facts)])
             emit("on_save")
         accelerator.wait_for_everyone()
@@ -117,7 +119,7 @@ def fit(
     emit("on_train_begin")
     scorer.train()
     done, began = first, time.monotonic()
-    with Stop() as stop:
+    with Stop() as stop, optimizers.training(optimizer):
         for step in range(first, first if early() else plan.steps):
             for group, lr in zip(optimizer.param_groups, peak, strict=True):
                 group["lr"] = lr * rate(step)
@@ -165,7 +167,8 @@ def fit(
             due = plan.evaluate_every and done % plan.evaluate_every == 0
             better = False
             if evaluate is not None and (done == plan.steps or due or emit.control.should_evaluate):
-                metrics = _evaluate(evaluate, scorer, accelerator, log, done)
+                with optimizers.result(optimizer):
+                    metrics = _evaluate(evaluate, scorer, accelerator, log, done)
                 emit("on_evaluate", metrics=metrics)
                 better = plan.best is not None and _improved(plan.best, metrics, facts, done)
             # A stop waits for the evaluation that is due: a resumed run would never hold it.

@@ -64,3 +64,18 @@ def test_lora_plus() -> None:
 def test_impossible_options(text: str) -> None:
     with pytest.raises(SpecError):
         rooms.parse("optimizers", text)
+
+
+@pytest.mark.parametrize("kernel", ["loop", "foreach", "fused"])
+def test_option_kernel(kernel: str) -> None:
+    """What reaches torch, and numbers that differ in the last digits at most."""
+    a, b = tag("p", [[1.0, -2.0]], "up"), tag("p", [[1.0, -2.0]], "up")
+    made, plain = rooms.parse("optimizers", f"adamw:lr=0.1,kernel={kernel}")([a]), AdamW(lr=0.1)([b])
+    group = made.param_groups[0]
+    assert (group["foreach"], group["fused"]) == (kernel == "foreach", kernel == "fused")
+    assert plain.param_groups[0]["foreach"] is plain.param_groups[0]["fused"] is None
+    for step in range(5):
+        for p, one in ((a, made), (b, plain)):
+            p.tensor.grad = torch.tensor([[1.0, 0.1 * step]], dtype=torch.float64)
+            one.step()
+    torch.testing.assert_close(a.tensor, b.tensor, rtol=0, atol=1e-9)

@@ -1,17 +1,29 @@
-"""What optimizers share: parameter groups by role."""
+"""What optimizers share: parameter groups by role, and the options that mean the same in all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from grainline.errors import SpecError, nearest
 from grainline.types import Tagged
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Memory = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a running mean stays in a step, in [0, 1); about 1 / (1 - memory) steps are remembered."""
+Scales = dict[str, Annotated[float, Field(ge=0)]]
+"""Role -> factor on the learning rate."""
+Groups = list[dict[str, Any]]
+"""Torch parameter groups; ``params`` are (name, tensor)."""
+
 
 def by_role(
-    parameters: Sequence[Tagged], *, lr: float, lr_scale: Mapping[str, float], weight_decay: float
-) -> list[dict[str, Any]]:
+    parameters: Sequence[Tagged], *, lr: float, lr_scale: Mapping[str, float], weight_decay: float = 0.0
+) -> Groups:
     """Torch parameter groups: for each role its matrices (which decay), then its vectors (which do not).
 
     Groups stand in the order of their roles and tensors in the order of their names, so that neither the result nor a
@@ -33,3 +45,16 @@ def by_role(
                 rate, decay = lr * lr_scale.get(role, 1.0), weight_decay if decays else 0.0
                 groups.append({"params": named, "lr": rate, "weight_decay": decay, "role": role})
     return groups
+
+
+def apart(groups: Groups, belongs: Callable[[str, Tensor], bool]) -> tuple[Groups, Groups]:
+    """The same groups in two lists: tensors for which ``belongs(role, tensor)``, and the others."""
+
+    def those(wanted: bool) -> Groups:
+        chosen = [
+            group | {"params": [(n, t) for n, t in group["params"] if belongs(group["role"], t) == wanted]}
+            for group in groups
+        ]
+        return [group for group in chosen if group["params"]]
+
+    return those(True), those(False)
