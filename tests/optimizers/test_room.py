@@ -286,8 +286,11 @@ def test_works_sharded_or_says_why_not(name: str, sharded: dict[str, Any]) -> No
             tag.tensor.grad = pulls(whole, step)[tag.role]
         made.step()
     switch(made, "eval")
-    for tag in whole:
-        torch.testing.assert_close(sharded[name][tag.role], tag.tensor.detach(), rtol=0, atol=1e-6)
+    for tag, start in zip(whole, stage(), strict=True):
+        # torch's Muon orthogonalises in bfloat16: sums over shards round otherwise than sums over the whole.
+        moved = float((tag.tensor.detach() - start.tensor.detach()).abs().max())
+        atol = 2**-6 * moved if name == "muon" else 1e-6
+        torch.testing.assert_close(sharded[name][tag.role], tag.tensor.detach(), rtol=0, atol=atol)
 
 
 # ------------------------------------------------------------------------------- options that mean the same in all

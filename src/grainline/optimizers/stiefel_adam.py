@@ -1,4 +1,6 @@
-r"""Adam on rotations: factors with the role ``orthogonal`` turn and stay orthogonal, all others follow AdamW.
+r"""Adam on rotations: orthogonal factors turn and stay orthogonal, all others follow AdamW.
+
+Factors are known by their role, ``orthogonal``.
 
 Kong, Wang and Tao 2023, arXiv:2205.14173, canonical metric, for square X with gradient G (the optimizer of SODA,
 arXiv:2405.21050). Means are kept of the skew part, so each stays what it is however the entries are scaled:
