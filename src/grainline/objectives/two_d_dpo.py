@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.objectives._parts import by_segment, halves, log_ratio, logistic, segments
-from grainline.types import Losses, Term, spec
+from grainline.objectives._parts import by_segment, contrast, halves, log_ratio, logistic, segments
+from grainline.types import spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs, Pairs
+    from grainline.types import LogProbs, Losses, Pairs
 
 name = "2d-dpo"
 
@@ -67,13 +67,10 @@ class TwoDDPO:
         return (0.0, 1.0) if self.rejected == "inverted" else None
 
     def __call__(self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]) -> Losses:
-        chosen_P, rejected_P = halves(self.beta * log_ratio(policy.whole(), reference.whole()))
         segment_BT, score_BS = segments(policy)
-        contrast = self._vanilla if self.mode == "vanilla" else self._group
-        loss_P = contrast(policy, reference, segment_BT, score_BS)
-        margin_P = (chosen_P - rejected_P).detach()
-        log = {"rewards/chosen": chosen_P.detach(), "rewards/rejected": rejected_P.detach()}
-        return Losses({"2d-dpo": Term(loss_P, loss_P.new_ones(loss_P.shape))}, margin_P, log)
+        rule = self._vanilla if self.mode == "vanilla" else self._group
+        loss_P = rule(policy, reference, segment_BT, score_BS)
+        return contrast("2d-dpo", loss_P, self.beta * log_ratio(policy.whole(), reference.whole()))
 
     def _loudness(self, score_BS: Tensor) -> Tensor:
         """c of each segment, 0 where an answer has fewer."""
