@@ -5,11 +5,11 @@ added or replaced weigh ``added``; tokens of the original that it removed or rep
 share weighs ``kept``. The end-of-turn token of the better answer weighs ``end`` (the release rewards it always), that
 of the worse one ``kept``.
 
-Edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest first. It is deterministic
-and needs no package; where several scripts exist it may mark a token more than the shortest (Levenshtein), which the
-release uses. The weights of the worse answer are positive: how loudly a removed token speaks is said here, that it is
-to become unlikelier is the objective's doing (``signed-sft`` for FIGA, ``dpo`` and others as well). A negative weight
-turns its token round.
+Edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest first. It is
+deterministic and needs no package; where several scripts exist it may mark a token more than the shortest
+(Levenshtein), which the release uses. The weights of the worse answer are positive: how loudly a removed token speaks
+is said here, that it is to become unlikelier is the objective's doing (``signed-sft`` for FIGA, ``dpo`` and others as
+well). A negative weight turns its token round.
 
 Traps: independent answers share little more than common words; this is for minimal revisions (FIGA's, CLAIR's). Two
 answers that tokenise alike leave the end-of-turn token alone to speak.
