@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from _answers import loss, matches
 from grainline import rooms
 from grainline.errors import SpecError
 from grainline.objectives.dpo import DPO
@@ -167,6 +168,12 @@ def test_rewards_are_zero_at_the_reference(text: str) -> None:
     found = losses(DPO(divergence=text, label_smoothing=0.2), same, same)
     assert found.terms["dpo"].value.tolist() == pytest.approx([LOG2, LOG2], abs=1e-12)
     assert found.log["rewards/chosen"].tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+def test_option_normalise() -> None:
+    """Length-normalised DPO against TRL's own numbers; and a longer answer with the same sum has a smaller margin."""
+    matches("dpo:normalise=mean", "dpo", "trl_pairwise")
+    assert loss("dpo:normalise=mean", 4.0, -2.0) == pytest.approx(loss("dpo", 2.0, -1.0))
 
 
 @pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"label_smoothing": 0.5}, {"divergence": "kl"}, {"gamma": 1.0}])

@@ -11,7 +11,10 @@ al. 2023, arXiv:2309.16240), which replaces h by f'(e^h) - f'(1).
 
 ``normalise=mean`` divides each answer's score by its tokens.
 
-At policy = reference the loss is log 2 for every option. TRL calls it ``loss_type="sigmoid"``; there TRL 1.16
+At policy = reference the loss is log 2 for every option.
+
+Traps: the loss sees a difference only, so both answers often become less likely together. h is a sum, so long answers
+have more room to move, unless ``normalise=mean``. TRL calls it ``loss_type="sigmoid"``; there TRL 1.16
 ignores ``label_smoothing``, this one does not.
 """
 

@@ -5,6 +5,8 @@ r"""Supervised fine-tuning: make the desirable answers likely.
 The mean is taken over all tokens of the optimizer step, not over rows, so a long answer counts for more than a short
 one, as in every causal language-model trainer. Of pairs only the chosen answer is learnt; of labelled rows, only the
 desirable ones. Needs no reference. Where weights are negative (unlikelihood), the count is of their absolute values.
+
+Traps: a chosen answer that is merely the better one is learnt whole, mistakes included. Negative weights have no bound.
 """
 
 from __future__ import annotations

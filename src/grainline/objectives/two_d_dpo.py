@@ -14,6 +14,9 @@ where (k) runs over the chosen segments from the best down and over the rejected
 of a chosen segment is its score r. Of a rejected one it is, as reproduced, r too: then the worst sentences speak
 softest, which contradicts the idea. So the default here is 1 - r (ours), and the literal rule an option.
 
+Traps: the sum over contrasts grows with the number of segments, and the loss with it. Inferred parts: the default
+loudness, the mean.
+
 ``vanilla`` with loudness 1 everywhere is dpo, and so is ``group`` on answers of one segment. Margin and rewards in the
 log are those of whole answers, every token counting 1, so that no score of a held-out row helps to predict it.
 """

@@ -2,7 +2,11 @@ r"""Uncertainty-penalised DPO: pairs that the judges disagree on push less.
 
 Houliston et al. 2024, arXiv:2410.20187. Only the abstract could be read: that a penalty attenuates the loss's gradient
 for uncertain samples, for dpo and ipo, by additive and multiplicative schemes. **The schemes below are inferred**; say
-which one you used. With h of dpo, u >= 0 from the data, ``D = h(y_w) - h(y_l)``, ``t = 1 / (2 beta)``, ``u_p = u_w +
+which one you used. The default is
+
+.. math:: \ell = e^{-(u_w + u_l) / \tau}\,\bigl(-\log\sigma(\beta\,[h(y_w) - h(y_l)])\bigr)
+
+With h of dpo, u >= 0 from the data, ``D = h(y_w) - h(y_l)``, ``t = 1 / (2 beta)``, ``u_p = u_w +
 u_l`` (or one number a pair), ``e = exp(-u_p / tau)``, L(z) = -log sigma(z):
 
 ==========  ==========================  ============================  ==================================================
