@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from _answers import loss, matches, slopes
@@ -32,4 +30,4 @@ def test_option_beta() -> None:
         assert loss(f"sppo-hard:beta={beta}", 0.5 / beta, -0.5 / beta) == pytest.approx(0, abs=1e-12)
     with pytest.raises(SpecError, match="beta"):
         rooms.parse("objectives", "sppo-hard:beta=0")
-    assert rooms.parse("objectives", "sppo-hard").constant == pytest.approx(2 * math.pow(5, 2))
+    assert rooms.parse("objectives", "sppo-hard").constant == pytest.approx(2 * 5**2)

@@ -16,7 +16,7 @@ def test_by_hand() -> None:
     found = losses("wpo", answers([-1.0], [0.5]), answers([-2.0], [1.0]))
     expected = math.exp(-0.5 + 0.25) * math.log1p(math.exp(-0.1 * 1.5))
     assert found.terms["wpo"].value.item() == pytest.approx(expected, rel=1e-12)
-    assert found.log["weight"].item() == pytest.approx(math.exp(-0.25))
+    assert found.log["wpo/weight"].item() == pytest.approx(math.exp(-0.25))
 
 
 def test_the_gradient_is_dpos_times_the_weight() -> None:

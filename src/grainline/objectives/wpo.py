@@ -51,4 +51,4 @@ class WPO:
         chosen_P, rejected_P = halves(reward_B)
         likely_P, also_P = halves(per_token(summed(policy), policy).detach().exp())
         losses = contrast("wpo", likely_P * also_P * logistic(chosen_P - rejected_P), reward_B)
-        return losses._replace(log={**losses.log, "weight": likely_P * also_P})
+        return losses._replace(log={**losses.log, "wpo/weight": likely_P * also_P})
