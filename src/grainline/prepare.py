@@ -151,12 +151,6 @@ def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:
             where="objective",
             instead="Choose an objective for labelled rows, or sft.",
         )
-    if "pairs" in recipe.supervision.needs and not first.is_pair:
-        raise RecipeError(
-            f"{rooms.text(recipe.supervision)} compares both answers of a pair; {first.where} is a labelled answer.",
-            where="supervision",
-            instead="Choose supervision=sequence.",
-        )
 
 
 def _check_numbers(recipe: Recipe, examples: Sequence[Example]) -> None:

@@ -22,6 +22,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from grainline.supervision._parts import partners
 from grainline.types import AnswerTokens, Example, spec
 
 
@@ -40,7 +41,7 @@ class Edits:
     """Weight of the better answer's end-of-turn token; 1 as released."""
 
     def __call__(self, example: Example) -> Example:
-        better, worse = example.answers
+        better, worse = partners(example)
         matcher = difflib.SequenceMatcher(None, _words(worse), _words(better), autojunk=False)
         added, removed = [self.added] * len(better.ids), [self.removed] * len(worse.ids)
         for at, to, length in matcher.get_matching_blocks():

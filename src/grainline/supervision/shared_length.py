@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from grainline.supervision._parts import partners
 from grainline.types import Example, spec
 
 
@@ -32,7 +33,7 @@ class SharedLength:
     (0.3 Llama-2-13B, 0.5 Llama-3-8B, 0.6 Qwen2-7B)."""
 
     def __call__(self, example: Example) -> Example:
-        shared = min(len(answer.ids) for answer in example.answers)
+        shared = min(len(answer.ids) for answer in partners(example))
         answers = (
             answer._replace(weight=(1.0,) * shared + (self.tail,) * (len(answer.ids) - shared))
             for answer in example.answers
