@@ -99,7 +99,8 @@ class UPDPO:
         chosen_P, rejected_P = halves(log_ratio(policy, reference))
         uncertain_P, also_P = self._uncertainty(batch, chosen_P)
         damped_P = (-(uncertain_P + also_P) / self.tau).exp()
-        margin_P, target = chosen_P - rejected_P, 0.5 / self.beta
+        margin_P = chosen_P - rejected_P
+        target: Tensor | float = 0.5 / self.beta
         if self.scheme == "margin":
             margin_P = damped_P * margin_P
         elif self.scheme == "answers":
