@@ -124,7 +124,7 @@ def test_what_an_objective_reads_of_every_training_row(toy: Toy, tmp_path: Path)
 
 @pytest.mark.parametrize("supervision", ["edits", "shared-length"])
 def test_what_compares_both_answers_needs_pairs(toy: Toy, supervision: str) -> None:
-    with pytest.raises(DataError, match=r"labelled\.jsonl:1: a labelled answer has no other to be compared with"):
+    with pytest.raises(DataError, match=r"labelled\.jsonl:\d+: a labelled answer has no other to be compared with"):
         prepared(toy, data=toy.labelled, objective="sft", supervision=supervision)
 
 
