@@ -109,6 +109,25 @@ def test_what_a_supervision_needs(toy: Toy, tmp_path: Path) -> None:
     assert len(prepared(toy, supervision=f"{tmp_path}/spans.py", data=data).train) == 1
 
 
+def test_what_an_objective_reads_of_every_training_row(toy: Toy, tmp_path: Path) -> None:
+    rows = [row | {"uncertainty": 0.5} for row in pairs(4, prompts=4, seed=0)]
+    choices: dict[str, Any] = {"objective": "updpo:uncertainty=pair", "evaluation": {"data": {"test": toy.held_out}}}
+    found = prepared(toy, data=jsonl(tmp_path / "all.jsonl", rows), **choices)
+    assert [dict(example.record.numbers)["uncertainty"] for example in found.train] == [0.5] * 4
+    assert found.held_out["test"]  # measured without
+    del rows[2]["uncertainty"]
+    rows[2]["uncertanty"] = 0.5
+    said = r"some\.jsonl:3: .* reads a number from the column 'uncertainty', this row has none\. .*mean 'uncertanty'"
+    with pytest.raises(RecipeError, match=said):
+        prepared(toy, data=jsonl(tmp_path / "some.jsonl", rows), **choices)
+
+
+@pytest.mark.parametrize("supervision", ["edits", "shared-length"])
+def test_what_compares_both_answers_needs_pairs(toy: Toy, supervision: str) -> None:
+    with pytest.raises(DataError, match=r"labelled\.jsonl:\d+: a labelled answer has no other to be compared with"):
+        prepared(toy, data=toy.labelled, objective="sft", supervision=supervision)
+
+
 def test_held_out_alone(toy: Toy) -> None:
     recipe = recipes.load({"model": toy.model, "data": "nowhere.jsonl"})
     sets = {"a": HeldOutChoice(path=toy.held_out)}

@@ -12,7 +12,7 @@ from grainline.data import collate, load, mixture
 from grainline.data.audit import audit
 from grainline.data.encode import Encoder
 from grainline.errors import DataError, RecipeError, nearest
-from grainline.objectives._seam import NEEDS
+from grainline.objectives._seam import NEEDS, unknown
 from grainline.progress import say
 from grainline.recipe import DataChoice, HeldOutChoice, Recipe
 from grainline.types import Example, Record
@@ -34,7 +34,7 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
     """
     for remark in audit(tokenizer):
         say(f"tokenizer: {remark}", quiet=quiet)
-    unmet = recipe.objective.needs - NEEDS
+    unmet = unknown(recipe.objective.needs)
     if unmet:
         raise RecipeError(
             f"{rooms.text(recipe.objective)} needs {', '.join(sorted(unmet))}.",
@@ -110,6 +110,7 @@ def _encode(
     _check_needs(recipe, examples)
     if train:
         _check_spans(recipe, examples)
+        _check_numbers(recipe, examples)
     if collate.speaking(recipe.objective.needs) == "chosen":
         examples = _desirable(examples, name, recipe)
     left_out = sum(len(found.problems) for found in sources) + len(problems)
@@ -150,6 +151,19 @@ def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:
             where="objective",
             instead="Choose an objective for labelled rows, or sft.",
         )
+
+
+def _check_numbers(recipe: Recipe, examples: Sequence[Example]) -> None:
+    """Every training row must say what the objective reads; held-out rows are measured without."""
+    for column in sorted(need.removeprefix("number ") for need in recipe.objective.needs if need.startswith("number ")):
+        for record in (example.record for example in examples):
+            there = dict(record.numbers)
+            if column not in there:
+                raise RecipeError(
+                    f"{rooms.text(recipe.objective)} reads a number from the column {column!r}, this row has none.",
+                    where=record.where,
+                    instead=f"Add the column to every row. {nearest(column, sorted(there))}".strip(),
+                )
 
 
 def _check_spans(recipe: Recipe, examples: Sequence[Example]) -> None:

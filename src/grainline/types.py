@@ -78,6 +78,7 @@ class Record(NamedTuple):
     tools: tuple[Mapping[str, Any], ...] | None = None
     template: Mapping[str, Any] | None = None  # chat_template_kwargs of this row
     where: str = ""  # "file:row", for messages
+    numbers: tuple[tuple[str, float], ...] = ()  # further columns that hold a number, for objectives that ask for one
 
     @property
     def is_pair(self) -> bool:
@@ -122,6 +123,14 @@ class Pairs(NamedTuple):
     margin: Tensor  # (P,) NaN where the data has none
     aspects: tuple[str, ...] = ()  # what the data judges: "safety", ...
     better: Tensor | None = None  # (P, A) in that aspect: 1 chosen is better, -1 rejected is, 0 neither
+    columns: tuple[str, ...] = ()  # further columns that hold a number in some row
+    numbers: Tensor | None = None  # (P, columns) NaN where a row has none
+
+    def number(self, column: str) -> Tensor:
+        """(P,) what the data says in ``column``; NaN where it says nothing."""
+        if self.numbers is None or column not in self.columns:
+            return self.weight.new_full(self.weight.shape, float("nan"))
+        return self.numbers[:, self.columns.index(column)]
 
     def by_aspect(self) -> Iterator[tuple[str, Tensor]]:
         """Each aspect with its column of ``better``."""

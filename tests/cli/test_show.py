@@ -37,7 +37,21 @@ def test_a_method_without_options(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_method_as_json(room: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(show(capsys, room, name, "--json"))
     assert (found["room"], found["name"]) == (room, name)
-    assert set(found) == {"room", "name", "title", "paper", "needs", "doc", "fields"}
+    assert set(found) == {"room", "name", "title", "paper", "needs", "constant", "exceptions", "doc", "fields"}
+
+
+def test_what_a_loss_is_at_the_reference_and_what_it_does_not_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "loss at policy = reference, with these defaults: 0.693147\n" in show(capsys, "objective", "dpo")
+    shown = show(capsys, "objective", "apo-down")
+    assert "does not promise monotony: it lowers the chosen answer too, that is its purpose\n" in shown
+    assert "loss at policy" not in show(capsys, "objective", "simpo")
+
+
+@pytest.mark.parametrize("name", rooms.names("objectives"))
+def test_every_objective_says_its_equation_and_its_traps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = show(capsys, "objective", name)
+    assert ".. math::" in shown
+    assert "\nTraps: " in shown
 
 
 def test_a_preset_and_what_it_sets(capsys: pytest.CaptureFixture[str]) -> None:

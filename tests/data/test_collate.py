@@ -130,9 +130,21 @@ def test_content_key_is_of_both_sequences() -> None:
 def test_to_moves_every_tensor() -> None:
     batch = collate(TWO).to("meta")
     tensors = [v for part in (batch, batch.facts) for v in part if isinstance(v, torch.Tensor)]
-    assert len(tensors) == 9
+    assert len(tensors) == 10
     assert {t.device.type for t in tensors} == {"meta"}
     assert batch.trees == collate(TWO).trees
+
+
+def test_numbers_reach_the_batch_and_are_nan_where_a_row_has_none() -> None:
+    first, second = TWO[0], TWO[1]
+    first = first._replace(record=first.record._replace(numbers=(("doubt", 0.5),)))
+    second = second._replace(record=second.record._replace(numbers=(("doubt", 2.0), ("other", 1.0))))
+    facts = collate([first, second]).facts
+    assert isinstance(facts, Pairs)
+    assert facts.columns == ("doubt", "other")
+    assert facts.number("doubt").tolist() == [0.5, 2.0]
+    assert facts.number("other").isnan().tolist() == [True, False]
+    assert facts.number("nobody").isnan().all()
 
 
 def test_segments_and_scores_reach_the_batch() -> None:

@@ -100,6 +100,20 @@ def test_optional_columns() -> None:
     assert read(CHATS | nulls) == read(CHATS)
 
 
+def test_further_columns_that_hold_a_number_are_kept() -> None:
+    row = CHATS | {
+        "chosen_uncertainty": 0.25,
+        "rejected_uncertainty": 1,
+        "flag": True,
+        "note": "x",
+        "id": 7,
+        "margin": 2,
+    }
+    found = read(row | {"broken": float("nan"), "absent": None})
+    assert found.numbers == (("chosen_uncertainty", 0.25), ("rejected_uncertainty", 1.0))
+    assert read(CHATS).numbers == ()
+
+
 def test_answers_of_several_turns_keep_their_messages() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "look"}]}
     turns = [call, {"role": "tool", "content": "blue"}, SAYS]

@@ -1,17 +1,16 @@
-"""DPO against arithmetic done by hand, against TRL's own loss code, and against what the papers promise."""
+"""DPO against arithmetic done by hand and against what the papers promise; test_parity_trl.py runs TRL's own code."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from _answers import loss, matches
 from grainline import rooms
 from grainline.errors import SpecError
 from grainline.objectives.dpo import DPO
@@ -75,66 +74,6 @@ def test_golden_label_smoothing(name: str) -> None:
     torch.testing.assert_close(loss_P, expected, rtol=1e-6, atol=0)
 
 
-TRL_NAMES = {"reverse_kl": "reverse_kl", "forward_kl": "forward_kl", "js": "js_divergence", "alpha": "alpha_divergence"}
-
-
-def trl_loss(policy: Tensor, reference: Tensor, mask: Tensor, spec: DPO) -> Tensor:
-    """The mean loss by the code of TRL's installed DPOTrainer, given the log-probs its model would have said.
-
-    ``policy`` and ``reference`` are (B, T). No training: the method is called on the few attributes it reads.
-    """
-    trl = pytest.importorskip("trl")
-    whole = SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x, device=torch.device("cpu"))
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=whole,
-        aux_loss_enabled=False,
-        ld_alpha=None,
-        precompute_ref_logps=True,
-        f_divergence_type=TRL_NAMES[spec.divergence],
-        f_alpha_divergence_coef=spec.alpha,
-        loss_types=["sigmoid"],
-        loss_weights=[1.0],
-        label_smoothing=0.0,
-        beta=spec.beta,
-        use_weighting=False,
-        _metrics=defaultdict(lambda: defaultdict(list)),
-        _total_train_tokens=0,
-        _tp_size=1,
-    )
-    other = torch.zeros_like(policy)  # what TRL logs beside the loss
-    said = SimpleNamespace(log_probs=policy, entropy=other, mean_logits=other, is_top1=other.bool())
-    prompt = torch.zeros(len(mask), 1, dtype=torch.bool)  # TRL shifts by one: token 0 is the prompt's
-    ref_chosen, ref_rejected = (reference * mask).sum(1).chunk(2)
-    inputs = {
-        "input_ids": torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.long),
-        "attention_mask": torch.cat([~prompt, mask], 1),
-        "completion_mask": torch.cat([prompt, mask], 1),
-        "ref_chosen_logps": ref_chosen,
-        "ref_rejected_logps": ref_rejected,
-    }
-    return trl.DPOTrainer._compute_loss(trainer, lambda **_: said, inputs, False)
-
-
-@pytest.mark.parametrize(
-    ("divergence", "alpha"), [*((name, 0.5) for name in sorted(TRL_NAMES)), *(("alpha", a) for a in (0.25, 1.0, 1.5))]
-)
-def test_equals_trl(divergence: str, alpha: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 2, 7, 6, 4])[:, None]
-    policy, reference = (-2 * torch.rand(8, 7, generator=generator) * mask for _ in range(2))
-    ours, theirs = policy.clone().requires_grad_(), policy.clone().requires_grad_()
-    spec = DPO(beta=0.3, divergence=divergence, alpha=alpha)
-    plain = mask.float()
-    loss = losses(spec, LogProbs(ours, mask, plain), LogProbs(reference, mask, plain)).terms["dpo"].value.mean()
-    expected = trl_loss(theirs, reference, mask, spec)
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    loss.backward()
-    expected.backward()
-    assert ours.grad is not None
-    torch.testing.assert_close(ours.grad * mask, theirs.grad * mask, rtol=1e-4, atol=1e-7)
-
-
 def test_the_gradient_moves_both_answers_and_weighs_each_pair_by_its_error() -> None:
     """Rafailov et al. 2023, Section 4: the weight is beta * sigmoid(-margin), + for chosen and - for rejected."""
     policy, reference = answers([-10, -10, -10], [-10, -10, -10]), answers([-10, -40, 20], [-10, -10, -10])
@@ -167,6 +106,12 @@ def test_rewards_are_zero_at_the_reference(text: str) -> None:
     found = losses(DPO(divergence=text, label_smoothing=0.2), same, same)
     assert found.terms["dpo"].value.tolist() == pytest.approx([LOG2, LOG2], abs=1e-12)
     assert found.log["rewards/chosen"].tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+def test_option_normalise() -> None:
+    """Length-normalised DPO against TRL's own numbers; and a longer answer with the same sum has a smaller margin."""
+    matches("dpo:normalise=mean", "dpo", "trl_pairwise")
+    assert loss("dpo:normalise=mean", 4.0, -2.0) == pytest.approx(loss("dpo", 2.0, -1.0))
 
 
 @pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"label_smoothing": 0.5}, {"divergence": "kl"}, {"gamma": 1.0}])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from grainline.objectives import _parts as parts
-from grainline.types import LogProbs
+from grainline.types import LogProbs, Pairs, Rows
 
 
 def logprobs(token: list[list[float]], weight: list[list[float]]) -> LogProbs:
@@ -36,6 +36,62 @@ def test_log_ratio_is_zero_at_the_reference_and_learns_nothing_of_it() -> None:
 def test_halves_are_chosen_then_rejected() -> None:
     chosen, rejected = parts.halves(torch.arange(6))
     assert (chosen.tolist(), rejected.tolist()) == ([0, 1, 2], [3, 4, 5])
+
+
+def test_per_token_divides_by_the_weights_and_leaves_silence_alone() -> None:
+    answers = logprobs([[-1.0, -2.0, -4.0], [-3.0, -5.0, 0.0], [-3.0, 0.0, 0.0]], [[1, 0.5, 2], [1, -1, 0], [0, 0, 0]])
+    assert parts.per_token(parts.summed(answers), answers).tolist() == [-10 / 3.5, 2 / 2, 0.0]
+
+
+def test_hinge_and_square() -> None:
+    margin = torch.tensor([-1.0, 0.5, 3.0])
+    assert parts.hinge(margin).tolist() == [2.0, 0.5, 0.0]
+    assert parts.square(margin, 1.0).tolist() == [4.0, 0.25, 4.0]
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.25, 1.0])
+def test_box_cox_by_its_formula_and_its_slope(alpha: float) -> None:
+    logprob = torch.tensor([-3.0, -0.5, -0.01], dtype=torch.float64, requires_grad=True)
+    found = parts.box_cox(logprob, alpha)
+    expected = [(1 - math.exp(x) ** -alpha) / alpha for x in (-3.0, -0.5, -0.01)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-8)
+    found.sum().backward()
+    assert logprob.grad is not None
+    assert logprob.grad.tolist() == pytest.approx([math.exp(-alpha * x) for x in (-3.0, -0.5, -0.01)], rel=1e-12)
+
+
+def test_box_cox_keeps_its_digits_near_zero_where_the_plain_form_loses_them() -> None:
+    logprob = torch.tensor([-1.5], dtype=torch.float32)
+    plain = (1 - logprob.exp() ** -1e-6) / 1e-6
+    assert parts.box_cox(logprob, 1e-6).item() == pytest.approx(-1.5 - 1.5**2 / 2 * 1e-6, rel=1e-7)
+    assert plain.item() != pytest.approx(-1.5, rel=1e-2)
+    assert torch.equal(parts.box_cox(logprob, 0.0), logprob)
+    assert parts.box_cox(torch.tensor([-1e4]), 0.25).isfinite().all()
+
+
+def test_target_margin_in_both_units() -> None:
+    assert parts.target_margin(1.375, "margin", 2.5) == 1.375
+    assert parts.target_margin(0.55, "ratio", 2.5) == pytest.approx(1.375)
+
+
+def test_likelihood_is_of_the_desirable_answers() -> None:
+    answers = logprobs([[-1.0, -2.0], [-3.0, 0.0]], [[1.0, 2.0], [1.0, 0.0]])
+    pair = parts.likelihood(answers, Pairs(("a",), torch.ones(1), torch.ones(1)), 0.5)
+    assert (pair.value.tolist(), pair.count.tolist(), pair.coefficient) == ([5.0], [3.0], 0.5)
+    rows = parts.likelihood(answers, Rows(("a", "b"), torch.ones(2), torch.tensor([False, True])))
+    assert (rows.value.tolist(), rows.count.tolist()) == ([0.0, 3.0], [0.0, 1.0])
+
+
+def test_contrast_logs_what_it_contrasts_and_keeps_no_gradient() -> None:
+    reward = torch.tensor([1.0, 2.0, 0.5, 3.0], requires_grad=True)
+    found = parts.contrast("mine", reward[:2], reward)
+    assert found.terms["mine"].count.tolist() == [1, 1]
+    assert found.margin is not None
+    assert (found.margin.tolist(), found.margin.requires_grad) == ([0.5, -1.0], False)
+    assert {name: value.tolist() for name, value in found.log.items()} == {
+        "rewards/chosen": [1.0, 2.0],
+        "rewards/rejected": [0.5, 3.0],
+    }
 
 
 @pytest.mark.parametrize("e", [0.0, 0.1, 0.4])

@@ -1,7 +1,8 @@
 """The battery that every objective passes. A new file in ``objectives/`` joins by itself.
 
-Each method is tried with its defaults and, one at a time, with every other value of its options that are a choice of
-words (``divergence=js``), and so is a sum of methods. What a method cannot promise it declares beside its ``needs``::
+Each method is tried with its defaults and with all combinations of its options that are a choice of words
+(``divergence=js``) except those that it refuses, and so is a sum of methods. What a method cannot promise it declares
+beside its ``needs``::
 
     exceptions: ClassVar[dict[str, str]] = {"independence": "the reward's mean is taken over the batch"}
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from grainline import rooms
+from grainline.errors import SpecError
 from grainline.objectives import _seam
 from grainline.objectives._seam import Sum
 from grainline.types import LogProbs, Losses, Pairs, Rows
@@ -47,9 +49,22 @@ def choices() -> list[str]:
         words = {
             f.name: get_args(hints[f.name]) for f in dataclasses.fields(cls) if get_origin(hints[f.name]) is Literal
         }
-        varied = (f"{name}:{field}={word}" for field, options in words.items() for word in options)
-        found += [name, *(text for text in varied if rooms.parse(ROOM, text) != cls())]
+        tried = [dict(zip(words, combination, strict=True)) for combination in itertools.product(*words.values())]
+        found += sorted({rooms.text(value) for value in (made(name, options) for options in tried) if value})
     return found
+
+
+def made(name: str, options: dict[str, str]) -> Any:
+    """The method with these options; None where it refuses them together."""
+    try:
+        return rooms.resolve(ROOM, {"name": name, **options})
+    except SpecError:
+        return None
+
+
+def columns(objective: Any) -> tuple[str, ...]:
+    """The columns of the data that it reads numbers from."""
+    return tuple(sorted(need.removeprefix("number ") for need in objective.needs if need.startswith("number ")))
 
 
 def kinds(objective: Any) -> list[str]:
@@ -73,8 +88,8 @@ class Case(NamedTuple):
 
 def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
     """Random answers of different lengths, some tokens louder than others; the reference is near the policy."""
-    unknown = objective.needs - KNOWN_NEEDS
-    assert not unknown, f"the battery has no tensors for {sorted(unknown)}: teach draw() to make them"
+    strange = _seam.unknown(objective.needs) | (objective.needs & (_seam.NEEDS - KNOWN_NEEDS))
+    assert not strange, f"the battery has no tensors for {sorted(strange)}: teach draw() to make them"
     generator = torch.Generator().manual_seed(0)
     rows = PAIRS if kind == "desirable" else 2 * PAIRS
     lengths = torch.tensor([TOKENS, 2, 4, 3, TOKENS, 1])[:rows, None]
@@ -85,10 +100,12 @@ def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
     reference = (policy + (move - 0.5) * mask).clamp(max=0)
     ids = tuple(f"row{i}" for i in range(rows if kind != "pairs" else PAIRS))
     plain = torch.ones(len(ids), dtype=dtype)
+    named = columns(objective)
+    numbers = torch.rand(len(ids), len(named), generator=generator, dtype=torch.float64).to(dtype) / 2
     batch = (
         Rows(ids, plain, torch.arange(rows) % 2 == 0)
         if kind == "labels"
-        else Pairs(ids, plain, torch.linspace(0.5, 2.0, len(ids), dtype=dtype))
+        else Pairs(ids, plain, torch.linspace(0.5, 2.0, len(ids), dtype=dtype), columns=named, numbers=numbers)
     )
     fine = (None, None)
     if "segments" in objective.needs:  # segments of two tokens, and a score for each
@@ -185,7 +202,7 @@ def test_exceptions_name_items_of_this_battery(text: str) -> None:
 
 
 def test_needs_are_known(objective: Any) -> None:
-    assert objective.needs <= _seam.NEEDS
+    assert not _seam.unknown(objective.needs)
 
 
 def test_text_round_trip(objective: Any) -> None:
@@ -327,6 +344,15 @@ def test_silence(objective: Any, kind: str) -> None:
     other = case.with_tokens(torch.where(quiet, case.policy.token - 5, case.policy.token))
     same(losses(objective, case), losses(objective, other))
     assert not gradient(objective, case)[quiet].any()
+
+
+def test_outside(objective: Any, kind: str) -> None:
+    """What stands outside the answers (prompts, other answers, padding) has no influence and gets no gradient."""
+    case = draw(objective, kind)
+    filled = [a and a._replace(token=a.token.where(a.mask, -7.0)) for a in case[:2]]
+    other = Case(*filled, case.batch)
+    same(losses(objective, case), losses(objective, other))
+    assert not gradient(objective, other)[~case.policy.mask].any()
 
 
 def test_counts(objective: Any, kind: str) -> None:

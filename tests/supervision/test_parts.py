@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from grainline.supervision._parts import sentences
+from grainline.errors import DataError
+from grainline.supervision._parts import partners, sentences
+from grainline.types import Answer, AnswerTokens, Example, Record
 
 
 def cut(text: str, language: str = "en") -> list[str]:
@@ -82,3 +84,11 @@ def test_nothing_is_lost_of_real_answers(shared_data: Path) -> None:
         answers = [row[side] for row in map(json.loads, lines) for side in ("chosen", "rejected")]
     assert len(answers) == 1000
     assert all("".join(cut(answer)) == answer for answer in answers)
+
+
+def test_partners_are_the_answers_of_a_pair() -> None:
+    one, two = (AnswerTokens((n,), ((0, 1),), (1.0,)) for n in (5, 6))
+    assert partners(Example(Record("r", "Why?", (Answer("a"), Answer("b"))), (1,), (one, two))) == (one, two)
+    alone = Example(Record("r", "Why?", (Answer("a"),), label=True, where="f:3"), (1,), (one,))
+    with pytest.raises(DataError, match="f:3: a labelled answer has no other to be compared with"):
+        partners(alone)

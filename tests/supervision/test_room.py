@@ -63,8 +63,9 @@ def supervision(name: str, request: pytest.FixtureRequest) -> Any:
 
 def given(supervision: Any) -> list[Example]:
     """The examples that carry what the supervision needs."""
-    spanned = "spans" in supervision.needs
-    return [one for one in examples().values() if not spanned or any(answer.spans for answer in one.record.answers)]
+    spanned, paired = "spans" in supervision.needs, "pairs" in supervision.needs
+    fitting = [one for one in examples().values() if one.record.is_pair or not paired]
+    return [one for one in fitting if not spanned or any(answer.spans for answer in one.record.answers)]
 
 
 def test_exceptions_name_items_of_this_battery(name: str) -> None:

@@ -121,6 +121,8 @@ Authors year, arXiv:0000.00000, Eq. 0:
 .. math:: \\ell = ...
 
 Tie every symbol to an argument. Say where this departs from the paper, or from another library.
+
+Traps: what goes wrong without a noise, and what other tools mean by the name.
 """
 
 from __future__ import annotations

@@ -35,6 +35,10 @@ def show(
         typer.echo(f"sets: {', '.join(found['sets'])}")
         return
     typer.echo(f"needs: {', '.join(found['needs']) or 'nothing'}")
+    if found["constant"] is not None:
+        typer.echo(f"loss at policy = reference, with these defaults: {found['constant']:.6g}")
+    for item, why in found["exceptions"].items():
+        typer.echo(f"does not promise {item}: {why}")
     if found["fields"]:
         rows = [(key, kind(field), default(field), field["description"]) for key, field in found["fields"].items()]
         _print.table(("option", "type", "default", "meaning"), rows)
@@ -50,7 +54,8 @@ def _method(folder: str, name: str) -> dict[str, Any]:
 
     cls = rooms.load(folder, name)
     doc = inspect.getdoc(sys.modules[cls.__module__]) or ""
-    return {"room": folder, **rooms.summary(cls), "doc": doc, "fields": rooms.fields(cls)}
+    facts = {"constant": getattr(cls(), "constant", None), "exceptions": getattr(cls(), "exceptions", {})}
+    return {"room": folder, **rooms.summary(cls), **facts, "doc": doc, "fields": rooms.fields(cls)}
 
 
 def _preset(name: str) -> dict[str, Any]:

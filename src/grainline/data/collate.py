@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from grainline.errors import RecipeError
-from grainline.types import NEUTRAL, Answer, AnswerTokens, Batch, Example, Layout, Pairs, Rows, Tree
+from grainline.types import NEUTRAL, Answer, AnswerTokens, Batch, Example, Layout, Pairs, Record, Rows, Tree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -196,10 +196,22 @@ def _facts(examples: Sequence[Example], speakers: Sequence[_Speaker], rows: Spea
         better = torch.tensor(apart).reshape(len(records), len(aspects))
         better = better.sign() * (better.abs() > 1e-6)
         weight = torch.tensor([r.weight for r in records])
-        return Pairs(tuple(r.id for r in records), weight, torch.tensor(margin), tuple(aspects), better)
+        columns, numbers = _numbers(records)
+        ids = tuple(r.id for r in records)
+        return Pairs(ids, weight, torch.tensor(margin), tuple(aspects), better, columns, numbers)
     records = [s.example.record for s in speakers]
     label = torch.tensor([s.label for s in speakers], dtype=torch.bool)
     return Rows(tuple(r.id for r in records), torch.tensor([r.weight for r in records]), label)
+
+
+def _numbers(records: Sequence[Record]) -> tuple[tuple[str, ...], Tensor]:
+    """Which columns hold a number in some record, and (records, columns) what they hold, NaN for nothing."""
+    import torch
+
+    held = [dict(record.numbers) for record in records]
+    columns = sorted({column for one in held for column in one})
+    numbers = torch.tensor([[one.get(column, math.nan) for column in columns] for one in held], dtype=torch.float32)
+    return tuple(columns), numbers.reshape(len(records), len(columns))
 
 
 def aspect_levels(answer: Answer) -> dict[str, float]:

@@ -26,8 +26,9 @@ Optional: ``weight`` (> 0), ``margin``, ``tools``, ``chat_template_kwargs``, ``i
 
 A matrix of scores, segments x aspects, is three columns: ``aspect_names``; ``chosen_segments``, the pieces of the
 answer as [start, end] or as their texts in order; ``chosen_aspect_scores``, a row for each piece, null where an aspect
-was not judged. (``rejected_``, ``completion_`` likewise.) They become spans. Further columns are left alone, but one
-that looks like a misspelt name is refused.
+was not judged. (``rejected_``, ``completion_`` likewise.) They become spans. Of further columns those that hold a
+number are kept under their names, for objectives that ask for one (``chosen_uncertainty``); others are left alone, but
+one that looks like a misspelt name is refused.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def record(row: Mapping[str, Any], *, where: str, id: str) -> Record:
         tools=_tools(given, prompt, where=where),
         template=_template(given, prompt, where=where),
         where=where,
+        numbers=_numbers(given),
     )
 
 
@@ -96,6 +98,12 @@ def same_kind(records: Iterable[Record], *, where: str = "") -> None:
                 where=where,
                 instead="Put them in two files and train on one kind.",
             )
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Finite numbers in columns that mean nothing here, sorted by name."""
+    further = sorted(row.keys() - {*_OPTIONAL, *_KEYS, "prompt", "id"}, key=str)
+    return tuple((str(key), float(row[key])) for key in further if fields.is_number(row[key]))
 
 
 @functools.lru_cache(maxsize=64)

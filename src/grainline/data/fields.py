@@ -49,11 +49,16 @@ def flag(value: Any, *, where: str) -> bool:
     return value
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """A finite number that is no flag."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def number(row: Mapping[str, Any], column: str, *, where: str, positive: bool = False) -> float | None:
     if column not in row:
         return None
     value = row[column]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not is_number(value):
         raise DataError(f"{show(value)} is not a finite number.", where=f"{where} {column}")
     if positive and value <= 0:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs
+    from grainline.types import LogProbs, Losses, Pairs, Rows, Term
 
 
 def summed(logprobs: LogProbs) -> Tensor:
@@ -25,6 +25,15 @@ def log_ratio(policy: LogProbs, reference: LogProbs) -> Tensor:
     The reference is a constant: no gradient reaches it.
     """
     return summed(policy) - summed(reference).detach()
+
+
+def per_token(total_B: Tensor, logprobs: LogProbs) -> Tensor:
+    """A sum over an answer's tokens, divided by their weights' sizes: by the length where every weight is 1.
+
+    A silent answer (no weight at all) keeps its sum, which is 0.
+    """
+    size_B = logprobs.weight.abs().sum(-1)
+    return total_B / size_B.where(size_B > 0, 1.0)
 
 
 def segments(logprobs: LogProbs) -> tuple[Tensor, Tensor]:
@@ -57,6 +66,49 @@ def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
     from torch.nn.functional import logsigmoid
 
     return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+
+
+def hinge(margin: Tensor) -> Tensor:
+    """max(0, 1 - margin): no push beyond a margin of 1."""
+    return (1 - margin).relu()
+
+
+def square(margin: Tensor, target: Tensor | float) -> Tensor:
+    """(margin - target)^2: the margin is to become the target, not to grow without end."""
+    return (margin - target) ** 2
+
+
+def box_cox(logprob: Tensor, alpha: float) -> Tensor:
+    """(1 - p^-alpha) / alpha of a log-prob, which tends to the log-prob itself as alpha goes to 0.
+
+    The slope is p^-alpha. The exponent is clamped at 80 so that float32 stays finite; beyond that there is no gradient.
+    """
+    return logprob if abs(alpha) < 1e-8 else -(-alpha * logprob).clamp(max=80.0).expm1() / alpha
+
+
+def target_margin(gamma: float, gamma_as: str, beta: float) -> float:
+    """SimPO's margin in units of reward: tools state it so (``margin``), or divided by beta (``ratio``)."""
+    return gamma * beta if gamma_as == "ratio" else gamma
+
+
+def likelihood(policy: LogProbs, batch: Pairs | Rows, coefficient: float = 1.0) -> Term:
+    """The mean negative log-prob over the tokens of desirable answers: of pairs the chosen half."""
+    from grainline.types import Rows, Term
+
+    rows = len(batch.ids)  # pairs: the chosen half stands first
+    nll_B, tokens_B = -summed(policy)[:rows], policy.weight[:rows].abs().sum(-1)
+    if isinstance(batch, Rows):
+        nll_B, tokens_B = nll_B * batch.label, tokens_B * batch.label
+    return Term(nll_B, tokens_B, coefficient)
+
+
+def contrast(name: str, loss_P: Tensor, reward_B: Tensor, **more: Term) -> Losses:
+    """What a pairwise objective answers: its loss, one count a pair; the margin and both rewards, detached."""
+    from grainline.types import Losses, Term
+
+    chosen_P, rejected_P = halves(reward_B.detach())
+    log = {"rewards/chosen": chosen_P, "rewards/rejected": rejected_P}
+    return Losses({name: Term(loss_P, loss_P.new_ones(loss_P.shape)), **more}, chosen_P - rejected_P, log)
 
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")

@@ -16,6 +16,8 @@ labels        rows are single answers with a label, ``batch`` is :class:`~grainl
 reference     the reference's log-probs (without it ``reference`` is None)
 segments      ``segment`` and ``score`` in the log-probs; ``score_range``, if stated, says
               between which numbers (low, high) scores must lie
+number NAME   ``batch.number(NAME)``, a number from the data's column NAME, in every training row;
+              on held-out rows it may be NaN, and margins may not depend on it
 ============  ==========================================================================
 
 ``margin`` and ``log`` may not read ``score``: they are taken with every token counting 1, in training and on held-out
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
     from grainline.types import LogProbs, Pairs, Rows
 
 NEEDS = frozenset({"pairs", "labels", "reference", "segments"})
+
+
+def unknown(needs: frozenset[str]) -> frozenset[str]:
+    """Those of ``needs`` that nothing supplies."""
+    return frozenset(need for need in needs - NEEDS if not need.startswith("number "))
 
 
 class Objective(Protocol):

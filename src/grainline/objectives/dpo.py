@@ -9,7 +9,12 @@ Rafailov et al. 2023, arXiv:2305.18290, Eq. 7:
 labels that are sometimes wrong (cDPO, Mitchell 2023), and the divergence that ties policy to reference (f-DPO, Wang et
 al. 2023, arXiv:2309.16240), which replaces h by f'(e^h) - f'(1).
 
-At policy = reference the loss is log 2 for every option. TRL calls it ``loss_type="sigmoid"``; there TRL 1.16
+``normalise=mean`` divides each answer's score by its tokens.
+
+At policy = reference the loss is log 2 for every option.
+
+Traps: the loss sees a difference only, so both answers often become less likely together. h is a sum, so long answers
+have more room to move, unless ``normalise=mean``. TRL calls it ``loss_type="sigmoid"``; there TRL 1.16
 ignores ``label_smoothing``, this one does not.
 """
 
@@ -20,13 +25,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from grainline.objectives._parts import divergence_score, halves, log_ratio, logistic
-from grainline.types import Losses, Term, spec
+from grainline.objectives._parts import contrast, divergence_score, halves, log_ratio, logistic, per_token
+from grainline.types import spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs, Pairs
+    from grainline.types import LogProbs, Losses, Pairs
 
 
 @spec
@@ -43,6 +48,9 @@ class DPO:
     """Divergence between policy and reference; reverse_kl is DPO itself."""
     alpha: float = 0.5
     """Shape of the alpha divergence: 1 = reverse_kl, 0 = forward_kl, as in TRL; read by no other divergence."""
+    normalise: Literal["sum", "mean"] = "sum"
+    """h over the whole answer (sum, the paper), or divided by its tokens (mean, TRL's sigmoid_norm: h in nats a token,
+    so that beta must be some hundred times larger)."""
 
     @model_validator(mode="after")
     def _alpha_is_read(self) -> DPO:
@@ -52,8 +60,6 @@ class DPO:
 
     def __call__(self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]) -> Losses:
         score_B = self.beta * divergence_score(log_ratio(policy, reference), self.divergence, self.alpha)
-        chosen_P, rejected_P = halves(score_B)
-        margin_P = chosen_P - rejected_P
-        loss_P = logistic(margin_P, self.label_smoothing)
-        log = {"rewards/chosen": chosen_P.detach(), "rewards/rejected": rejected_P.detach()}
-        return Losses({"dpo": Term(loss_P, loss_P.new_ones(loss_P.shape))}, margin_P.detach(), log)
+        reward_B = per_token(score_B, policy) if self.normalise == "mean" else score_B
+        chosen_P, rejected_P = halves(reward_B)
+        return contrast("dpo", logistic(chosen_P - rejected_P, self.label_smoothing), reward_B)

@@ -5,6 +5,8 @@ r"""Supervised fine-tuning: make the desirable answers likely.
 The mean is taken over all tokens of the optimizer step, not over rows, so a long answer counts for more than a short
 one, as in every causal language-model trainer. Of pairs only the chosen answer is learnt; of labelled rows, only the
 desirable ones. Needs no reference. Where weights are negative (unlikelihood), the count is of their absolute values.
+
+Traps: a chosen answer that is merely the better one is learnt whole, mistakes included. Negative weights have no bound.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from grainline.objectives._parts import summed
-from grainline.types import Losses, Rows, Term, spec
+from grainline.objectives._parts import likelihood
+from grainline.types import Losses, spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs, Pairs
+    from grainline.types import LogProbs, Pairs, Rows
 
 
 @spec
@@ -29,9 +31,4 @@ class SFT:
     def __call__(
         self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]
     ) -> Losses:
-        rows = len(batch.ids)  # pairs: the chosen half stands first
-        nll_B = -summed(policy)[:rows]
-        tokens_B = policy.weight[:rows].abs().sum(-1)
-        if isinstance(batch, Rows):
-            nll_B, tokens_B = nll_B * batch.label, tokens_B * batch.label
-        return Losses({"sft": Term(nll_B, tokens_B)}, None, {})
+        return Losses({"sft": likelihood(policy, batch)}, None, {})

@@ -14,6 +14,9 @@ where (k) runs over the chosen segments from the best down and over the rejected
 of a chosen segment is its score r. Of a rejected one it is, as reproduced, r too: then the worst sentences speak
 softest, which contradicts the idea. So the default here is 1 - r (ours), and the literal rule an option.
 
+Traps: the sum over contrasts grows with the number of segments, and the loss with it. Inferred parts: the default
+loudness, the mean.
+
 ``vanilla`` with loudness 1 everywhere is dpo, and so is ``group`` on answers of one segment. Margin and rewards in the
 log are those of whole answers, every token counting 1, so that no score of a held-out row helps to predict it.
 """
@@ -26,13 +29,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.objectives._parts import by_segment, halves, log_ratio, logistic, segments
-from grainline.types import Losses, Term, spec
+from grainline.objectives._parts import by_segment, contrast, halves, log_ratio, logistic, segments
+from grainline.types import spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs, Pairs
+    from grainline.types import LogProbs, Losses, Pairs
 
 name = "2d-dpo"
 
@@ -67,13 +70,10 @@ class TwoDDPO:
         return (0.0, 1.0) if self.rejected == "inverted" else None
 
     def __call__(self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]) -> Losses:
-        chosen_P, rejected_P = halves(self.beta * log_ratio(policy.whole(), reference.whole()))
         segment_BT, score_BS = segments(policy)
-        contrast = self._vanilla if self.mode == "vanilla" else self._group
-        loss_P = contrast(policy, reference, segment_BT, score_BS)
-        margin_P = (chosen_P - rejected_P).detach()
-        log = {"rewards/chosen": chosen_P.detach(), "rewards/rejected": rejected_P.detach()}
-        return Losses({"2d-dpo": Term(loss_P, loss_P.new_ones(loss_P.shape))}, margin_P, log)
+        rule = self._vanilla if self.mode == "vanilla" else self._group
+        loss_P = rule(policy, reference, segment_BT, score_BS)
+        return contrast("2d-dpo", loss_P, self.beta * log_ratio(policy.whole(), reference.whole()))
 
     def _loudness(self, score_BS: Tensor) -> Tensor:
         """c of each segment, 0 where an answer has fewer."""

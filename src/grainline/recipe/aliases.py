@@ -87,13 +87,13 @@ REFUSED = {
     "truncation_mode": "Rows longer than max_length lose the oldest turns of their prompt, never the answer's end.",
     "loss_weights": "Write the sum as text: objective: dpo + 0.5*sft.",
     "rpo_alpha": "Add the supervised loss as text: objective: dpo + 1.0*sft.",
-    "cpo_alpha": "Add the supervised loss as text: objective: dpo + 1.0*sft.",
+    "cpo_alpha": "Write objective: cpo:sft=1.0, or add the supervised loss as text: simpo + 1.0*sft.",
     "pref_ftx": "Add the supervised loss as text: objective: dpo + 1.0*sft.",
-    "simpo_gamma": "Tools differ in whether it is gamma or gamma / beta; write it as an option of the objective.",
-    "gamma_beta_ratio": "Tools differ in whether it is gamma or gamma / beta; write it as an option of the objective.",
-    "ld_alpha": "Tools differ in whether the reference is damped too; it belongs to an objective, not to the run.",
-    "use_weighting": "Weighting pairs by their likelihood (WPO) belongs to an objective, not to the run.",
-    "discopop_tau": "It belongs to an objective, not to the run.",
+    "simpo_gamma": "Write it as an option of the objective: simpo:gamma=1.375.",
+    "gamma_beta_ratio": "Write it as an option of the objective: simpo:gamma=0.55,gamma_as=ratio.",
+    "ld_alpha": "Write supervision: shared-length:tail=0.5, which damps policy and reference alike, as TRL does.",
+    "use_weighting": "Write objective: wpo, whose weights differ from TRL's (its page says how).",
+    "discopop_tau": "Write it as an option of the objective: discopop:tau=0.05.",
     "reference_free": "Choose an objective that needs no reference (grainline ls objectives).",
     "sync_ref_model": "The reference does not move during a run.",
     "ref_model_mixup_alpha": "The reference does not move during a run.",
@@ -126,7 +126,7 @@ REMARKS = {
 """What the notice of an alias adds."""
 
 _NOTHING: tuple[Any, ...] = (None, False, "no", "", [], {})
-_LOSSES = {"sigmoid": "dpo", "sft": "sft"}
+_LOSSES = {"sigmoid": "dpo", "sigmoid_norm": "dpo", "exo_pair": "exo", "nca_pair": "nca"}
 """TRL's loss_type -> our objective where the formula is the same. Any other is looked up under its own name."""
 _DIVERGENCES = {"js_divergence": "js", "alpha_divergence": "alpha"}
 _BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
@@ -178,7 +178,7 @@ def _loss_type(value: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     if name not in rooms.names("objectives"):
         instead = f"There are: {', '.join(rooms.names('objectives'))}."
         raise RecipeError(f"loss_type {loss!r} is not here yet.", instead=instead)
-    return {"objective": name}
+    return {"objective": name} | ({"objective.normalise": "mean"} if loss == "sigmoid_norm" else {})
 
 
 def _report_to(value: Any, _: Mapping[str, Any]) -> dict[str, Any]:

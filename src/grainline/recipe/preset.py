@@ -39,7 +39,9 @@ def presets() -> Mapping[str, Preset]:
     Raises:
         RecipeError: a file states something that is not a choice from a room, or no choice at all.
     """
-    return MappingProxyType({path.stem: _load(path) for path in sorted(_HERE.glob("*.yaml"))})
+    return MappingProxyType(
+        {path.stem: _load(path) for path in sorted(_HERE.glob("*.yaml"), key=lambda path: path.stem)}
+    )
 
 
 def _load(path: Path) -> Preset:

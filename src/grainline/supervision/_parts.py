@@ -1,10 +1,13 @@
-"""Where the sentences of an answer are."""
+"""Where the sentences of an answer are, and who its partner is."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import re
+
+from grainline.errors import DataError
+from grainline.types import AnswerTokens, Example
 
 _CODE = re.compile(
     r"^[^\S\n]*(?P<fence>```+|~~~+)[^`\n]*\n.*?(?:^[^\S\n]*(?P=fence)[^\S\n]*(?:\n|\Z)|\Z)", re.MULTILINE | re.DOTALL
@@ -13,6 +16,22 @@ _CODE = re.compile(
 
 _ENDS = re.compile(r"\b(?:No|OK|me|May)(?=\.\s+[^\W\d])")
 _WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
+
+
+def partners(example: Example) -> tuple[AnswerTokens, AnswerTokens]:
+    """(chosen, rejected), for marks that depend on both.
+
+    Raises:
+        DataError: a labelled answer, which has no partner.
+    """
+    if not example.record.is_pair:
+        raise DataError(
+            "a labelled answer has no other to be compared with.",
+            where=example.record.where,
+            instead="Choose supervision=sequence, or data of pairs.",
+        )
+    chosen, rejected = example.answers
+    return chosen, rejected
 
 
 def sentences(text: str, language: str = "en") -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 ``supervision(example) -> Example`` fills ``weight`` of each answer, and ``segment`` with ``score`` where it knows of
 segments. It may read the record (text, spans, margin) and the tokens' character offsets; it never changes ``ids``. It
-states what the records must carry: ``needs`` may hold ``"spans"``, and ``"aspect NAME"`` for each aspect it names.
+states what the records must carry: ``needs`` may hold ``"spans"``, ``"aspect NAME"`` for each aspect it names, and
+``"pairs"`` where the one answer's marks depend on the other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from grainline.types import Example
 
-NEEDS = frozenset({"spans"})
+NEEDS = frozenset({"spans", "pairs"})
 
 
 class Supervision(Protocol):
