@@ -138,7 +138,7 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
         scorer, device = engine.scorer, engine.accelerator.device
         batch = collate.collate(rows, rows=engine.rows, layout=engine.layout).to(device)
         training = scorer.training
-        with torch.random.fork_rng():  # an adapter's dropout draws
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # an adapter's dropout draws
             footprint.forget_peak(device)
             try:
                 policy = scorer.train()(batch)
