@@ -41,7 +41,7 @@ RUN = LOOP | {
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch"}
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
-VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
+VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "generation", "publish"})
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -63,7 +63,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forward": CURRENCY,
     "rewards": CURRENCY | {"data", "forward"},
     "curation": CURRENCY | {"data", "forward", "rewards"},
-    "evaluation": CURRENCY | {"data", "forward"},
+    "generation": frozenset(),
+    "evaluation": CURRENCY | {"data", "forward", "generation"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
     "atomic": frozenset(),
@@ -73,7 +74,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "reduction": CURRENCY,
     "events": CURRENCY | {"reduction"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"report"},
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report"},
+    "budget": CURRENCY | CHOICES | {"data", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
     "forecast": CURRENCY | SEAMS | CHOICES | {"models", "export", "prepare", "engine", "course", "footprint"},
@@ -81,7 +83,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
-    "conversation": CURRENCY | CHOICES | {"data", "models", "export"},
+    "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},
     "averaging": CURRENCY | {"runs", "curation", "evaluation"},

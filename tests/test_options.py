@@ -23,7 +23,7 @@ from _toy import Toy, jsonl, pairs, write_model
 from grainline import models, rooms
 from grainline.adapters import _seam
 from grainline.adapters.lora import LoRA
-from grainline.errors import ModelError, RunError
+from grainline.errors import ModelError, RecipeError, RunError
 from grainline.forward import Scorer, kernels
 from grainline.objectives.dpo import DPO
 from grainline.optimizers.adamw import AdamW
@@ -428,6 +428,16 @@ def _(world: World) -> None:
     large, small = forwards(4096), forwards(100)
     assert len(small) > len(large)
     assert max(small[1:]) <= 100 < max(large)  # the first is the probe of layouts
+
+
+@case("memory")
+def _(world: World) -> None:
+    run = world.run(max_tokens="auto", memory="64GB")
+    assert isinstance(run.recipe.max_tokens, int)
+    assert run.recipe.max_tokens < Recipe.max_tokens  # as much as a step has
+    assert [line["loss"] for line in run.metrics] == pytest.approx(world.losses(), abs=1e-5)
+    with pytest.raises(RecipeError, match="memory: the longest row"):
+        align(**world.toy.choices(world.folder / "small", max_tokens="auto", memory="1MB"))
 
 
 @case("layout")

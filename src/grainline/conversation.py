@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import export, models
+from grainline import export, generation, models
 from grainline.data import fields
 from grainline.data.encode import Encoder
 from grainline.errors import RunError
+from grainline.generation import Manner
 from grainline.types import Answer, Record
 
 if TYPE_CHECKING:
@@ -48,14 +49,6 @@ class Asked(NamedTuple):
     ids: tuple[int, ...]
     ends: tuple[int, ...]  # any of these ends the answer
     shortened: bool  # the beginning did not fit the model's window
-
-
-class Manner(NamedTuple):
-    """How answers are made."""
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0  # 0 = the likeliest token each time
-    seed: int = 0  # of each answer, so that both voices draw the same numbers
 
 
 def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speakers:
@@ -117,7 +110,8 @@ def speak(voice: Voice, tokenizer: Any, question: Asked, manner: Manner) -> Gene
     model, ended = voice.model, threading.Event()
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     ids = torch.tensor([question.ids], device=model.device)
-    options = _options(model, tokenizer, question, manner)
+    stops = generation.end_tokens(model, question.ends)
+    options = generation.options([question.ids], range(1), manner, stops)
 
     def stop(seen: Any, scores: Any, **_: Any) -> Any:
         return torch.full((len(seen),), ended.is_set(), device=seen.device)
@@ -127,7 +121,6 @@ def speak(voice: Voice, tokenizer: Any, question: Asked, manner: Manner) -> Gene
 
     def generate() -> None:
         try:
-            torch.manual_seed(manner.seed)
             with voice.within():
                 output = model.generate(
                     input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **options
@@ -151,16 +144,3 @@ def speak(voice: Voice, tokenizer: Any, question: Asked, manner: Manner) -> Gene
     if isinstance(made[0], Exception):
         raise made[0]
     yield made[0]
-
-
-def _options(model: Any, tokenizer: Any, question: Asked, manner: Manner) -> dict[str, Any]:
-    """Arguments of ``generate``; a temperature alone shapes the draw, whatever the model's own configuration adds."""
-    own = model.generation_config.eos_token_id
-    ends = {*question.ends, *(own if isinstance(own, list) else [own] if own is not None else [])}
-    drawn = {"do_sample": True, "temperature": manner.temperature, "top_k": 0, "top_p": 1.0}
-    return {
-        "max_new_tokens": manner.max_new_tokens,
-        "eos_token_id": sorted(ends),
-        "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        **(drawn if manner.temperature > 0 else {"do_sample": False}),
-    }

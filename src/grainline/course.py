@@ -104,7 +104,7 @@ def _read_once(recipe: Recipe, examples: Sequence[Example], layout: Layout) -> S
     """Forwards over all of ``examples``, as the reference and evaluations make them."""
     some = _spaced(examples, ROWS_LAID_OUT)
     rows = looking(collate.speaking(recipe.objective.needs), some)
-    batches = preferences.forwards(some, rows=rows, layout=layout, max_tokens=recipe.max_tokens)
+    batches = preferences.forwards(some, rows=rows, layout=layout, max_tokens=recipe.tokens_at_once)
     return footprint.add([footprint.size(batch) for batch in batches], len(examples) / len(some))
 
 

@@ -78,7 +78,7 @@ class Engine:
             examples,
             rows=rows or self.rows,
             layout=self.layout,
-            max_tokens=self.recipe.max_tokens,
+            max_tokens=self.recipe.tokens_at_once,
             share=mine,
         )
 
@@ -181,7 +181,7 @@ def step_forwards(
     recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
 ) -> list[Batch]:
     """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
-    parts = collate.pack(order.step(step), max_tokens=recipe.max_tokens, layout=layout, parts=share[1])
+    parts = collate.pack(order.step(step), max_tokens=recipe.tokens_at_once, layout=layout, parts=share[1])
     rows = collate.speaking(recipe.objective.needs)
     return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
 
@@ -255,15 +255,16 @@ def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
 
 
 def _probe_examples(examples: Sequence[Example], length: int) -> list[Example]:
-    """A few rows that together show everything: two of one prompt where there are two, and one of ``length`` tokens."""
+    """A few short rows that together show everything: one of ``length`` tokens, and two of one prompt where there are
+    two. The plain model reads each answer of theirs in a padded row of its own, the dearest part of a start."""
 
     def size(example: Example) -> int:
         return len(example.prompt) + max(len(answer.ids) for answer in example.answers)
 
-    long_enough = sorted((e for e in examples if size(e) >= length), key=size)
-    few = [*sorted(examples[:64], key=size)[:3], *(long_enough[:1] or [max(examples, key=size)])]
+    shortest = sorted(examples, key=size)
+    few = [shortest[0], next((e for e in shortest if size(e) >= length), shortest[-1])]
     prompts: dict[tuple[int, ...], Example] = {}
-    for example in examples:
+    for example in shortest:
         if example.prompt in prompts and size(example) <= 512:
             return [*few, prompts[example.prompt], example]
         prompts[example.prompt] = example

@@ -140,16 +140,21 @@ def resident() -> int:
         return peak()
 
 
-def peak() -> int:
-    """The most bytes of memory that this process has held since :func:`forget_peak`, or ever."""
+def peak(device: Any = "cpu") -> int:
+    """The most bytes held since :func:`forget_peak`, or ever: of a CUDA device's memory, or else by this process."""
     import resource
 
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found if sys.platform == "darwin" else found * 1024
 
 
-def forget_peak() -> None:
-    """Begin the peak anew, where the system lets us (Linux)."""
+def forget_peak(device: Any = "cpu") -> None:
+    """Begin the peak anew, where the system lets us (Linux, CUDA)."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

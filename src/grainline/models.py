@@ -82,8 +82,8 @@ ALIASES = {
 # ------------------------------------------------------------------------------------------------- public
 
 
-def load(choice: ModelChoice | Choice | str) -> LoadedModel:
-    """The model of ``choice`` on its device, with its tokenizer.
+def load(choice: ModelChoice | Choice | str, *, tokenizer: Any = None) -> LoadedModel:
+    """The model of ``choice`` on its device, with its tokenizer (read here, unless it was before).
 
     Raises:
         ModelError: nothing is called so, only pickled weights are there, the model needs its own code, it is no causal
@@ -103,7 +103,8 @@ def load(choice: ModelChoice | Choice | str) -> LoadedModel:
     if choice.gradient_checkpointing:
         checkpoint_layers(model)
     held = f"{'4 bits' if choice.load_in_4bit else str(dtype).removeprefix('torch.')} on {where}"
-    return LoadedModel(model.eval(), load_tokenizer(choice), f"{place.source}; held as {held}", where, dtype)
+    tokenizer = load_tokenizer(choice) if tokenizer is None else tokenizer
+    return LoadedModel(model.eval(), tokenizer, f"{place.source}; held as {held}", where, dtype)
 
 
 def empty(choice: ModelChoice | Choice | str) -> LoadedModel:

@@ -103,13 +103,13 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
 
     frozen = read()
     reference = engine.reference([row for step in range(FIRST) for row in order.step(step)], quiet=True)
-    before, held = _peak(engine), footprint.resident()
+    before, held = footprint.peak(engine.accelerator.device), footprint.resident()
     with tempfile.TemporaryDirectory() as folder:
         engine.attach(Path(folder))
         adapted = read()
-        _forget_peak(engine)
+        footprint.forget_peak(engine.accelerator.device)
         clock = _take(recipe, engine, reference, order, Path(folder))
-    peak, course = _peak(engine), estimate.course
+    peak, course = footprint.peak(engine.accelerator.device), estimate.course
     done = [footprint.add([footprint.size(batch) for batch in few[i % FIRST]]) for i in range(1, len(clock.seconds))]
     seconds = sum(clock.seconds[1:])
     largest = max(batch.ids.numel() for forwards in few for batch in forwards)
@@ -171,16 +171,3 @@ def _at_largest(estimate: Estimate, peak: int, held: int, larger: float) -> int:
     """``peak`` of the steps measured, as it will be at a forward that is ``larger`` times theirs."""
     fixed = estimate.memory.adapter + estimate.memory.logits
     return peak + round(max(0.0, larger - 1) * max(0, peak - held - fixed))
-
-
-def _peak(engine: Engine) -> int:
-    if engine.accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return footprint.peak()
-
-
-def _forget_peak(engine: Engine) -> None:
-    if engine.accelerator.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        footprint.forget_peak()

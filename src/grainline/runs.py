@@ -23,7 +23,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from grainline import atomic, checkpoint, claim, export, models, provenance, rooms
+from grainline import atomic, budget, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_forwards
@@ -115,7 +115,7 @@ def run(
     plan = _plan(recipe, steps)
     schedule(plan)  # a misspelt schedule is found now, not when the reference has been read
 
-    loaded = models.load(recipe.model)
+    loaded = models.load(recipe.model, tokenizer=tokenizer)
     say(f"model: {loaded.source}", quiet=quiet)
     engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
     if recipe.model.adapter is None:
@@ -141,6 +141,13 @@ def run(
         engine.attach(folder)
         _check_best(recipe, engine, prepared, reference)
         parameters = engine.trainable()
+        if recipe.max_tokens == "auto":
+            settled = budget.settle(recipe, engine, order, steps, reference)
+            say(str(settled), quiet=quiet)
+            recipe, resolved = (dataclasses.replace(r, max_tokens=settled.max_tokens) for r in (recipe, resolved))
+            engine.recipe = recipe
+            if accelerator.is_main_process:
+                atomic.text(folder / "recipe.yaml", recipes.dump(resolved))
         optimizer = optimizers.build(recipe.optimizer, parameters, steps=steps)
         if accelerator.is_main_process:
             known = provenance.gathered() | facts | {"run": engine.facts(parameters)}

@@ -143,6 +143,12 @@ def test_overrides_are_independent_of_their_order() -> None:
         ("model: m\n\tdata: d", "{file}, line 2: found character"),
         ("model: m\ndata: d\nbatch_size: 0", "{file}: batch_size should be greater than or equal to 1, got 0."),
         ("model: m\ndata: d\nbatch_size: many", "{file}: batch_size should be a valid integer, unable to parse"),
+        (
+            "model: m\ndata: d\nmax_tokens: 1",
+            "{file}: max_tokens should be a whole number of at least 2, or auto, got 1.",
+        ),
+        ("model: m\ndata: d\nmemory: 8", "{file}: memory should be a valid string, got 8."),
+        ("model: m\ndata: d\nmemory: 8G", "{file}: memory should be a size such as 8GB or 500MB, or auto, got '8G'."),
         ("model: m\ndata: d\nsampler: random", "{file}: sampler should be 'shuffle', 'sequential' or 'by_prompt', got"),
         ("model: m\ndata: []", "{file}: data: Tuple should have at least 1 item"),
         ("model: m\ndata: [{path: d, weight: 0}]", "{file}: data.0.weight should be greater than 0, got 0."),
@@ -271,6 +277,8 @@ def test_what_is_dumped_loads_as_the_same(tmp_path: Path, given: dict[str, Any])
         ("checkpoints.every=1", []),
         ("evaluation.data=t.jsonl", []),
         ("max_tokens=100", []),
+        ("max_tokens=auto", []),
+        ("memory=8GB", []),
         ("model.device=cpu", []),
         ("model.gradient_checkpointing=true", []),
     ],
@@ -279,6 +287,16 @@ def test_a_run_goes_on_with_a_recipe_that_learns_the_same(override: str, differ:
     one, other = load(LEAST), load(LEAST, override)
     assert recipe.differences(one, other) == differ
     assert (recipe.fingerprint(one) == recipe.fingerprint(other)) == (not differ)
+
+
+def test_a_budget_that_was_settled_stays_unless_another_is_stated() -> None:
+    settled = load(LEAST, "max_tokens=auto"), load(LEAST, "max_tokens=640")
+    for started, wanted, goes_on in [(640, "auto", 640), (640, "100", 100), ("auto", "auto", "auto")]:
+        recipes = load(LEAST, f"max_tokens={started}"), load(LEAST, f"max_tokens={wanted}")
+        assert recipe.resumed(*recipes).max_tokens == goes_on
+    assert [one.tokens_at_once for one in settled] == [load(LEAST).max_tokens, 640]
+    sizes = {"auto": None, "8GB": 8 * 10**9, "1.5 GiB": 3 * 2**29, "500MB": 5 * 10**8}
+    assert {size: load(LEAST, f"memory={size}").memory_bytes for size in sizes} == sizes
 
 
 def test_what_a_run_resolved_is_no_difference() -> None:

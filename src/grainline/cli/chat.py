@@ -13,7 +13,8 @@ import typer
 from grainline.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from grainline.conversation import Manner, Speakers, Turns
+    from grainline.conversation import Speakers, Turns
+    from grainline.generation import Manner
 
 COMMANDS = ("/quit", "/reset")
 
@@ -47,6 +48,7 @@ def chat(
 
     from grainline import conversation
     from grainline.cli import _print
+    from grainline.generation import Manner
 
     found = importlib.import_module("grainline.runs").Run(run)  # imports torch
     speakers = conversation.load(found.recipe, found.adapter, policy_only=policy_only)
@@ -54,7 +56,7 @@ def chat(
         _print.note(speakers.remark)
     if not prompt and not speakers.tokenizer.chat_template:
         _print.note("the tokenizer has no chat template: each turn stands alone, as text to go on with")
-    manner = conversation.Manner(max_new_tokens, temperature, seed)
+    manner = Manner(max_new_tokens, temperature, seed)
     show = _show_json if json else _show_live if sys.stdout.isatty() and not prompt else _show_plain
     if prompt:
         _turn(speakers, {}, prompt, manner, show)

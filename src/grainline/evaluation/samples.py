@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from grainline import generation
+from grainline.generation import Manner
 from grainline.types import Example
 
 
@@ -18,30 +20,14 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[str]:
-    """One answer a prompt, one at a time (no padding, so nothing to mask).
+    """One answer a prompt.
 
-    ``temperature`` 0 takes the likeliest token each time. Above, each answer is drawn from its own start at ``seed``
-    (top-p 0.95), so that it depends on its prompt alone, and two models draw with the same luck.
+    ``temperature`` 0 takes the likeliest token each time. Above, each answer is drawn with luck of its own (top-p
+    0.95), so that it depends on its prompt alone, and two models draw with the same luck.
     """
-    import torch
-
-    how: dict[str, Any] = {"do_sample": False}
-    if temperature:
-        how = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
-    answers = []
-    with torch.no_grad(), torch.random.fork_rng():
-        for example in examples:
-            torch.manual_seed(seed)
-            ids = torch.tensor([example.prompt], device=model.device)
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=max_new_tokens,
-                **how,
-                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            )
-            answers.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip())
-    return answers
+    manner = Manner(max_new_tokens, temperature, seed, top_p=0.95)
+    said = generation.generate(model, [example.prompt for example in examples], manner)
+    return [tokenizer.decode(list(answer.ids), skip_special_tokens=True).strip() for (answer,) in said]
 
 
 def compare(

@@ -108,8 +108,12 @@ def differences(started: Recipe, wanted: Recipe) -> list[str]:
 
 
 def resumed(started: Recipe, wanted: Recipe) -> Recipe:
-    """The recipe a run was ``started`` with, and of ``wanted`` only what :data:`MAY_CHANGE`."""
+    """The recipe a run was ``started`` with, and of ``wanted`` only what :data:`MAY_CHANGE`.
+
+    A budget that the run has settled stays, unless ``wanted`` states another.
+    """
     whole = {key: getattr(wanted, key) for key in MAY_CHANGE if "." not in key}
+    whole["max_tokens"] = started.max_tokens if wanted.max_tokens == "auto" else wanted.max_tokens
     model = {key.removeprefix("model."): key for key in MAY_CHANGE if key.startswith("model.")}
     parts = {name: getattr(wanted.model, name) for name in model}
     return dataclasses.replace(started, **whole, model=dataclasses.replace(started.model, **parts))

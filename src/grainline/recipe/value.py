@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from grainline import rooms
 from grainline.recipe.preset import ROOMS
@@ -13,6 +15,12 @@ from grainline.types import spec
 
 DEFAULTS = {"supervision": "sequence", "objective": "dpo", "adapter": "lora", "optimizer": "adamw"}
 """What stands in a room when nothing is said."""
+
+TOKENS_AT_ONCE = 1024
+"""``max_tokens`` where nothing is said, and as long as ``auto`` is not settled."""
+
+_BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(_BYTES)})")
 
 
 @spec
@@ -127,8 +135,11 @@ class Recipe:
     """Rows (pairs or labelled answers) in one optimizer step, over all processes."""
     max_length: int = Field(default=1024, ge=2)
     """Tokens of prompt + answer; longer prompts lose their oldest turns first."""
-    max_tokens: int = Field(default=2048, ge=2)
-    """Tokens in one forward pass. Sets memory and speed, never the result: a step is split into as many as it needs."""
+    max_tokens: int | Literal["auto"] = TOKENS_AT_ONCE
+    """Tokens in one forward pass. Sets memory and speed, never the result: a step is split into as many as it needs.
+    auto = the most that ``memory`` allows, measured once when the run starts."""
+    memory: str = "auto"
+    """What the process may hold, for max_tokens=auto: 8GB, 500MB; auto = a share of what is free on the device."""
     layout: Literal["auto", "tree", "packed", "padded"] = "auto"
     """How answers are laid out for the model. auto = the fastest that gives the plain model's numbers."""
     fuse: bool = True
@@ -158,6 +169,34 @@ class Recipe:
             return "training starts from an adapter"
         return "this adapter changes the base weights" if self.adapter.changes_base else ""
 
+    @property
+    def tokens_at_once(self) -> int:
+        """``max_tokens``, or what goes for it as long as it is not settled."""
+        return TOKENS_AT_ONCE if self.max_tokens == "auto" else self.max_tokens
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes; None for auto."""
+        if self.memory == "auto":
+            return None
+        found = _SIZE.fullmatch(self.memory)
+        assert found is not None  # checked when the value was made
+        return round(float(found[1]) * _BYTES[found[2]])
+
+    @field_validator("max_tokens", mode="plain", json_schema_input_type=Annotated[int, Field(ge=2)] | Literal["auto"])
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 2):
+            return value
+        raise PydanticCustomError("budget", "Input should be a whole number of at least 2, or auto")
+
+    @field_validator("memory")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if value == "auto" or ((found := _SIZE.fullmatch(value)) and float(found[1]) > 0):
+            return value
+        raise PydanticCustomError("size", "Input should be a size such as 8GB or 500MB, or auto")
+
     @field_validator(*ROOMS, mode="before")
     @classmethod
     def _resolve(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
@@ -170,6 +209,7 @@ MAY_CHANGE = {
     "checkpoints": "when a state is written does not change it",
     "evaluation": "looking changes nothing that is learnt; patience only ends the run sooner",
     "max_tokens": "it sets memory and speed, never the result, so a run that ran out of memory can go on",
+    "memory": "it decides max_tokens where that is auto",
     "model.device": "a run may go on elsewhere, equal up to rounding",
     "model.gradient_checkpointing": "it trades memory for time",
 }
