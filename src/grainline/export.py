@@ -97,8 +97,27 @@ def merged(model: Any, dtype: torch.dtype | None = None) -> Any:
             where="merge",
             instead="Load the base unquantised, attach the saved adapter, and merge that.",
         )
+    check_mergeable(model)
     target = dtype or next(tensor for _, tensor in models.base_parameters(model)).dtype
-    return copy.deepcopy(model).to(torch.float32).merge_and_unload(safe_merge=True).to(target)
+    try:
+        return copy.deepcopy(model).to(torch.float32).merge_and_unload(safe_merge=True).to(target)
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(f"PEFT cannot merge this adapter: {error}.", where="merge") from error
+
+
+def check_mergeable(model: Any) -> None:
+    """See that the adapter changes layers, so that weights can stand for it.
+
+    Raises:
+        ModelError: it adds to what the model reads.
+    """
+    if not hasattr(model.base_model, "merge_adapter"):
+        kind = str(getattr(model.active_peft_config.peft_type, "value", model.active_peft_config.peft_type))
+        raise ModelError(
+            f"{kind} adds to what the model reads: no weights stand for it.",
+            where="merge",
+            instead="Ship the adapter itself.",
+        )
 
 
 def write_merged(
