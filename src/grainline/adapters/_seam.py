@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from grainline.errors import ModelError
 from grainline.types import Tagged
 
 if TYPE_CHECKING:

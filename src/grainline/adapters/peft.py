@@ -29,9 +29,10 @@ _TOKEN_WISE = frozenset({
 })  # fmt: skip
 _RANDOM = frozenset({"PVERA"})
 """Draws anew for each position, in training."""
-_OWN_TARGETS = frozenset({"BEFT", "LN_TUNING", "ADAPTION_PROMPT", "TRAINABLE_TOKENS"})
-"""What they change is not a linear layer; PEFT knows it by the architecture."""
+_OWN_TARGETS = frozenset({"BEFT", "IA3", "LN_TUNING", "TRAINABLE_TOKENS"})
+"""What they change is not every linear layer; PEFT knows it by the architecture."""
 _REFUSED = {
+    "ADAPTION_PROMPT": "PEFT cannot hold it frozen, so a stored one could not be loaded",
     "ADALORA": "it shares out its ranks in a call after each step, which the loop does not make; lora is what is left",
     "CPT": "it needs to be told which tokens of its prompt are which",
     "LILY": "its router reads the mean of all tokens, later ones too, so a token would see its own future",
@@ -40,6 +41,21 @@ _REFUSED = {
     "POLY": "it needs the task of each row",
     "SHADOW": "it runs a second network beside the layers, which reading a model's body alone leaves out",
     "XLORA": "it mixes adapters that are trained already",
+}
+_PROMPT = {
+    "fresh is the base": "what the model reads begins with the prompt, however it starts",
+    "two adapters": "PEFT trains every prompt that is on the model",
+}
+_CACHED = _PROMPT | {"layers recomputed": "PEFT hands its prompt over as cached keys, which recomputing forbids"}
+_NEAR = {"fresh is the base": "it starts near the base: at the base itself it would have no gradient"}
+_EXCEPTIONS = {
+    "PROMPT_TUNING": _PROMPT,
+    "P_TUNING": _PROMPT,
+    "PREFIX_TUNING": _CACHED,
+    "CARTRIDGE": _CACHED,
+    "LN_TUNING": {"bfloat16 base": "a norm's scale is held as the base is: train with model.dtype=float32"},
+    "UNILORA": _NEAR,
+    "VBLORA": _NEAR,
 }
 _LORA_STARTS = ("pissa", "olora", "eva", "corda", "lora_ga", "loftq")
 _ZERO_START = {"C3A": {"init_weights": True}, "FOURIERFT": {"init_weights": True}}
@@ -67,7 +83,6 @@ class PEFT:
         "hra_u": "direction",
         "miss_block": "block",
         "prompt_encoder": "prompt",
-        "adaption_prompt": "prompt",
     }
 
     type: str = "OFT"
@@ -102,6 +117,8 @@ class PEFT:
         start = str(self.options.get("init_lora_weights", ""))
         if self.type == "LORA" and start.startswith(_LORA_STARTS):
             raise ValueError(f"write lora:init={start}, which knows how such a start is stored, or why it is refused")
+        if "num_virtual_tokens" in fields and "num_virtual_tokens" not in self.options:
+            raise ValueError(f"{self.type} needs num_virtual_tokens, the length of its prompt")
         if self.targets != "auto" and "target_modules" not in _all_fields(cls):
             raise ValueError(f"{self.type} changes no modules, so it has no targets")
         self._made(None)
@@ -132,6 +149,10 @@ class PEFT:
     @property
     def changes_base(self) -> bool:
         return self.options.get("bias", "none") != "none"
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return _EXCEPTIONS.get(self.type, {})
 
     def config(self, model: nn.Module) -> Any:
         """PEFT's configuration for ``model``.
