@@ -39,6 +39,8 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic"}
+SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner")}
+"""Further shared modules of a room, beside _parts and _seam."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
@@ -47,6 +49,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset(),
     "geometry": frozenset(),
+    "peft_hook": frozenset({"adapters._tuner"}),
     "rooms": frozenset({"errors"}),
     "presets": frozenset(),
     "recipe": CURRENCY | {"rooms", "presets"},
@@ -92,14 +95,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     | CHOICES
     | VERBS
     | {"runs", "rounds", "study", "averaging", "report", "__init__"},
-    "__init__": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "rounds", "study", "averaging", "report"},
+    "__init__": CURRENCY
+    | SEAMS
+    | STAGES
+    | RUN
+    | CHOICES
+    | {"runs", "rounds", "study", "averaging", "report", "peft_hook"},
     "__main__": frozenset({"cli"}),
 }
 """Unit -> what it may import of ours, beside itself. Files in rooms follow :func:`allowed_in_room`."""
 
 HEAVY = frozenset({"torch", "transformers", "peft", "accelerate", "datasets", "trl"})
 """Packages that take seconds to import, or bring one that does."""
-LIGHT = CHOICES | {"__init__", "__main__", "cli", "errors", "types"}
+LIGHT = CHOICES | {"__init__", "__main__", "cli", "errors", "types", "peft_hook"}
 """Units that import nothing heavy when they are imported, and of ours only each other; so are methods."""
 NEVER_TORCH = frozenset({"report"})
 """Units that import nothing heavy at all, not even inside a function."""
@@ -146,12 +154,18 @@ def unit_of(name: str, root: Path) -> str:
 
 
 def allowed_in_room(room: str, stem: str) -> set[str]:
-    """A method: the currency, its room's parts and seam, and its own modules. The seam may use the parts."""
+    """A method: the currency, its room's shared modules and seam, and its own modules. The seam may use the parts.
+
+    Modules with an underscore are shared mathematics; those other than _parts and _seam (``adapters/_tuner.py``) import
+    torch, so methods with weights use them from their ``_torch`` siblings.
+    """
     method = stem.removesuffix("_torch")
-    own = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()}.get(
-        stem, {"_parts", "_seam", method, f"{method}_torch"}
-    )
-    return {*CURRENCY, *(f"{room}.{name}" for name in own)}
+    shared = set(SHARED.get(room, ()))
+    own: dict[str, set[str]] = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()} | {
+        part: {"_parts", *shared} for part in shared
+    }
+    mine = own.get(stem, {"_parts", "_seam", method, f"{method}_torch", *shared})
+    return {*CURRENCY, *(f"{room}.{name}" for name in mine)}
 
 
 def violations(root: Path) -> list[str]:

@@ -1,0 +1,235 @@
+"""Orthogonal maps with few parameters, identity at the start: Givens trees, Householder pairs, Cayley, Kronecker.
+
+Each is a module that applies the orthogonal matrix R to the last axis without forming it::
+
+    rotation(x)             R x, for each vector x on the last axis
+    rotation.transposed(x)  R^T x, the inverse
+    rotation.matrix()       R itself, for merging and for tests
+    rotation.distance()     ||R - I||_F, how far it has turned
+
+``G(i, j, t)`` is the identity but for G_ii = G_jj = cos t, G_ij = -sin t, G_ji = sin t. Width of the space: ``D``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class OrthogonalMap(nn.Module):
+    """The interface. Subclasses are leaves: they apply R and R^T to the last axis."""
+
+    width: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def transposed(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def matrix(self) -> Tensor:
+        """R, (D, D)."""
+        like = next(self.parameters())
+        # Row i of the result of applying R^T to the rows of I is R^T e_i, that is, row i of R.
+        return self.transposed(torch.eye(self.width, dtype=like.dtype, device=like.device))
+
+    def distance(self) -> Tensor:
+        """The Frobenius norm of R - I: 0 at the start, at most 2 sqrt(D)."""
+        matrix = self.matrix()
+        return (matrix - torch.eye(self.width, dtype=matrix.dtype, device=matrix.device)).norm()
+
+
+# ------------------------------------------------------------------------------------------------- Givens rotations
+
+
+class Step(NamedTuple):
+    """One stage of disjoint rotations: coordinate i turns with coordinate i + gap, for i < count."""
+
+    gap: int
+    count: int
+
+
+def tree(width: int) -> tuple[Step, ...]:
+    """The stages of a tournament: the upper half of what is left turns with the lower half, which goes on.
+
+    width - 1 rotations in log2(width) stages. With suitable angles they turn any one vector onto the first axis; halves
+    instead of neighbours only name the coordinates differently, and lie side by side in memory.
+    """
+    stages, left = [], width
+    while left > 1:
+        gap = (left + 1) // 2
+        stages.append(Step(gap, left - gap))
+        left = gap
+    return tuple(stages)
+
+
+class Givens(OrthogonalMap):
+    """R = B F: a tree of rotations towards the first axis (F), then another tree back (B); 2 (D - 1) angles."""
+
+    def __init__(self, width: int, **like: Any) -> None:
+        super().__init__()
+        self.width = width
+        self.towards = nn.Parameter(torch.zeros(width - 1, **like))  # radians, in the order of the stages
+        self.back = nn.Parameter(torch.zeros(width - 1, **like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = tree(self.width)
+        return turned(turned(x, self.towards, there), self.back, there, reverse=True)
+
+    def transposed(self, x: Tensor) -> Tensor:
+        there = tree(self.width)
+        return turned(turned(x, -self.back, there), -self.towards, there, reverse=True)
+
+
+class Pairs(OrthogonalMap):
+    """One rotation for each pair of coordinates (i, i + D/2): D/2 angles, and two coordinates meet no third."""
+
+    def __init__(self, width: int, **like: Any) -> None:
+        super().__init__()
+        self.width = width
+        self.angle = nn.Parameter(torch.zeros(width // 2, **like))  # radians
+
+    def forward(self, x: Tensor) -> Tensor:
+        return turned(x, self.angle, self._steps)
+
+    def transposed(self, x: Tensor) -> Tensor:
+        return turned(x, -self.angle, self._steps)
+
+    @property
+    def _steps(self) -> tuple[Step, ...]:
+        return (Step(self.width - self.width // 2, self.width // 2),)
+
+
+def turned(x: Tensor, angles: Tensor, steps: Sequence[Step], *, reverse: bool = False) -> Tensor:
+    """Stages of rotations on the last axis of ``x``, first to last (or last to first).
+
+    ``angles`` stand in the order of ``steps`` either way.
+    """
+    firsts = itertools.accumulate((step.count for step in steps[:-1]), initial=0)
+    stages = tuple((first, *step) for first, step in zip(firsts, steps, strict=True))
+    return _Turn.apply(x, angles, stages[::-1] if reverse else stages)
+
+
+class _Turn(torch.autograd.Function):
+    """Rotations can be undone, so the backward pass keeps the last activation alone and recovers the others from it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, angles: Tensor, stages: tuple[tuple[int, int, int], ...]) -> Tensor:
+        y, cos, sin = _rows(x), angles.cos(), angles.sin()
+        for first, gap, count in stages:
+            here = slice(first, first + count)
+            _turn(y, cos[here], sin[here], gap)
+        ctx.save_for_backward(y, cos, sin)
+        ctx.stages = stages
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:
+        kept, cos, sin = ctx.saved_tensors
+        y, grad, angle = kept.clone(), _rows(outer), torch.empty_like(cos)
+        for first, gap, count in reversed(ctx.stages):
+            here = slice(first, first + count)
+            # The derivative of a rotation by its angle is a quarter turn more: read off behind the rotation.
+            low, high = y[:, :count], y[:, gap : gap + count]
+            of_low, of_high = grad[:, :count], grad[:, gap : gap + count]
+            angle[here] = (of_high * low - of_low * high).sum(0)
+            _turn(y, cos[here], -sin[here], gap)
+            _turn(grad, cos[here], -sin[here], gap)
+        return grad.view(outer.shape), angle, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A copy of ``x`` as a contiguous matrix: all vectors of its last axis."""
+    return x.clone(memory_format=torch.contiguous_format).view(-1, x.shape[-1])
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, gap: int) -> None:
+    """Rotate in place."""
+    low, high = x[:, : len(cos)], x[:, gap : gap + len(cos)]
+    was = low.clone()
+    low.mul_(cos).addcmul_(high, sin, value=-1)
+    high.mul_(cos).addcmul_(was, sin)
+
+
+# ---------------------------------------------------------------------------------------------- other constructions
+
+
+class HouseholderPair(OrthogonalMap):
+    """R = (I - 2 u u') (I - 2 v v') with unit vectors along u and v, equal at the start; 2 D parameters.
+
+    Turns the plane of u and v by twice the angle between them.
+    """
+
+    def __init__(self, width: int, **like: Any) -> None:
+        super().__init__()
+        self.width = width
+        start = torch.randn(width, **like)
+        self.u, self.v = nn.Parameter(start), nn.Parameter(start.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mirrored(mirrored(x, self.v), self.u)
+
+    def transposed(self, x: Tensor) -> Tensor:
+        return mirrored(mirrored(x, self.u), self.v)
+
+
+def mirrored(x: Tensor, normal: Tensor) -> Tensor:
+    """``x`` reflected at the plane through 0 that is orthogonal to ``normal``."""
+    return x - (x @ normal).unsqueeze(-1) * (normal * (2 / normal.square().sum()))
+
+
+class Cayley(OrthogonalMap):
+    """R = (I - K) (I + K)^-1 with K = (P - P') / 2; D squared stored parameters, of which D (D - 1) / 2 count.
+
+    Reaches every rotation but those by exactly 180 degrees.
+    """
+
+    def __init__(self, width: int, **like: Any) -> None:
+        super().__init__()
+        self.width = width
+        self.generator = nn.Parameter(torch.zeros(width, width, **like))
+
+    def matrix(self) -> Tensor:
+        skew = (self.generator - self.generator.T) / 2
+        one = torch.eye(self.width, dtype=skew.dtype, device=skew.device)
+        return torch.linalg.solve(one + skew, one - skew)  # the two factors commute
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix().T
+
+    def transposed(self, x: Tensor) -> Tensor:
+        return x @ self.matrix()
+
+
+class Kronecker(OrthogonalMap):
+    """R = Q_1 (x) Q_2 (x) ... of smaller orthogonal maps, on an axis as long as the product of their widths."""
+
+    def __init__(self, factors: Sequence[OrthogonalMap]) -> None:
+        super().__init__()
+        self.factors = nn.ModuleList(factors)
+        self.sizes = [factor.width for factor in factors]
+        self.width = math.prod(self.sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._each(x, lambda factor, x: factor(x))
+
+    def transposed(self, x: Tensor) -> Tensor:
+        return self._each(x, lambda factor, x: factor.transposed(x))
+
+    def _each(self, x: Tensor, apply: Callable[[OrthogonalMap, Tensor], Tensor]) -> Tensor:
+        x = x.unflatten(-1, self.sizes)
+        for axis, factor in zip(range(-len(self.sizes), 0), self.factors, strict=True):
+            x = apply(factor, x.transpose(axis, -1)).transpose(axis, -1)  # type: ignore[arg-type]
+        return x.flatten(-len(self.sizes))
+
+
+def kronecker_sizes(width: int) -> tuple[int, int, int]:
+    """The three factors of ``width`` whose squares sum to least: the fewest parameters for matrices of these sizes."""
+    divisors = [a for a in range(1, width + 1) if width % a == 0]
+    triples = ((a, b, width // (a * b)) for a in divisors for b in divisors if a <= b and width % (a * b) == 0)
+    return min((t for t in triples if t[1] <= t[2]), key=lambda t: sum(n * n for n in t))
