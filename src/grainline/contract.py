@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from grainline import export, models
+from grainline import as_lora, export, models
 from grainline.adapters import _seam as adapters
 from grainline.errors import GrainlineError, ModelError
 from grainline.types import Tagged
@@ -140,7 +140,7 @@ def merged_is_the_adapted(subject: Subject) -> str:
 def unmerging_restores(subject: Subject) -> str:
     """Merging in place and taking it back gives the adapted model again."""
     model = subject.moved()
-    export.check_mergeable(model)
+    as_lora.check_mergeable(model)
     adapted = subject.logits(model)
     try:
         model.merge_adapter()

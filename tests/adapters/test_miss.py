@@ -37,15 +37,18 @@ class OneLayer(nn.Module):
 
 def adapted(weight: Any, shared: Any, **options: Any) -> Any:
     model = attach(MiSS(targets=("proj",), **options), OneLayer(weight))
-    block = model.base_model.model.proj.miss_block["default"]
-    block.data = torch.tensor(shared)
+    layer(model).miss_block["default"].data = torch.tensor(shared)
     return model
+
+
+def layer(model: Any) -> Any:
+    return model.base_model.model.proj
 
 
 def test_by_hand() -> None:
     """Shards [1, 2] and [3, 4] add up to [4, 6]; D' of it is [4 - 6, 0.5 * 4]; W is zero."""
     model = adapted([[0.0] * 4] * 2, [[1.0, 0.5], [-1.0, 0.0]], rank=2)
-    assert torch.equal(model(torch.tensor([[1.0, 2.0, 3.0, 4.0]])), torch.tensor([[-2.0, 2.0]]))
+    assert torch.equal(layer(model)(torch.tensor([[1.0, 2.0, 3.0, 4.0]])), torch.tensor([[-2.0, 2.0]]))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def test_by_hand() -> None:
 def test_goldens(name: str, shared: str, options: dict[str, Any]) -> None:
     golden = GOLDEN[name]
     model = adapted(golden["W"], golden[shared], rank=2, **options)
-    assert torch.allclose(model(torch.tensor(golden["x"])), torch.tensor(golden["y"]), atol=1e-6)
+    assert torch.allclose(layer(model)(torch.tensor(golden["x"])), torch.tensor(golden["y"]), atol=1e-6)
     expected = torch.tensor(golden["merged_weight"])
     assert torch.allclose(merged(model).proj.weight, expected, atol=1e-6)
 
@@ -88,10 +91,10 @@ def test_option_modules_to_save(tiny_llama: Any) -> None:
 def test_option_dropout(tiny_llama: Any) -> None:
     assert MiSS().layouts == {"tree", "packed", "padded"}
     assert MiSS(dropout=0.5).layouts == {"packed", "padded"}
-    layer = attach(MiSS(dropout=0.5), tiny_llama).base_model.model.model.layers[0].self_attn.q_proj
-    layer.miss_block["default"].data.normal_()
+    dropping = attach(MiSS(dropout=0.5), tiny_llama).base_model.model.model.layers[0].self_attn.q_proj
+    dropping.miss_block["default"].data.normal_()
     x = torch.ones(1, 32)
-    assert not torch.equal(layer.train()(x), layer(x))
+    assert not torch.equal(dropping.train()(x), dropping(x))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_what_the_model_lacks(text: str, message: str, tiny_llama: Any) -> None:
 
 
 def test_option_rank() -> None:
-    assert adapted([[0.0] * 4] * 2, [[1.0, 0.5]], rank=1).base_model.model.proj.miss_r["default"] == 1
+    assert layer(adapted([[0.0] * 4] * 2, [[1.0, 0.5]], rank=1)).miss_r["default"] == 1
 
 
 def test_option_tile(tiny_llama: Any) -> None:
