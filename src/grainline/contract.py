@@ -87,6 +87,26 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a.log_softmax(-1) - b.log_softmax(-1)).abs().max())
 
 
+def base(model: str = "") -> Any:
+    """The model of that name; without one a random Llama of two layers, the same one each time."""
+    if model:
+        return models.load(model).model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(**sizes, num_hidden_layers=2, vocab_size=256, initializer_range=0.1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).float().eval()
+
+
+def tokens(model: Any, rows: int, length: int) -> Tensor:
+    """(rows, length) random tokens of the model's vocabulary, the same ones each time, where the model is."""
+    drawn = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.get_text_config().vocab_size, (rows, length), generator=drawn)
+    return ids.to(next(model.parameters()).device)
+
+
 # ---------------------------------------------------------------------------------------------------- the promises
 
 
