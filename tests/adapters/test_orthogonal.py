@@ -115,8 +115,8 @@ def test_the_tree_of_neighbours_is_ours_with_coordinates_renamed() -> None:
 def test_one_tree_turns_any_vector_onto_the_first_axis() -> None:
     x = torch.tensor([3.0, -1.0, 2.0, 0.5, -4.0], **DOUBLE)
     y, angles = x.clone(), []
-    for gap, count in tree(5):
-        for i in range(count):
+    for _, gap, pairs in tree(5):
+        for i in range(pairs):
             angle = -math.atan2(y[i + gap], y[i])
             y = G(5, i, i + gap, angle) @ y
             angles.append(angle)
@@ -127,7 +127,7 @@ def test_one_tree_turns_any_vector_onto_the_first_axis() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 48, 576, 1000])
 def test_a_tree_has_one_angle_less_than_the_width(width: int) -> None:
-    assert sum(step.count for step in tree(width)) == width - 1
+    assert sum(step.pairs for step in tree(width)) == width - 1
     assert len(tree(width)) == math.ceil(math.log2(width))
 
 

@@ -7,6 +7,8 @@ fan-in: inputs, of a convolution channels times kernel.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -21,35 +23,25 @@ class Frozen:
         ModelError: a module whose weight is no matrix to us.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype | None = None) -> None:
         while hasattr(module, "base_layer"):
-            module = module.base_layer  # type: ignore[assignment]
+            module = module.base_layer
         self.module = module
         self.convolution = module if isinstance(module, nn.Conv2d) else None
         self.transposed = isinstance(module, Conv1D)
-        if self.convolution is not None:
-            if self.convolution.groups > 1:
-                raise ModelError(
-                    f"a convolution in {self.convolution.groups} groups is no single matrix.",
-                    where="adapter: targets",
-                    instead="Name modules without groups.",
-                )
-            self.outputs, self.inputs = self.convolution.out_channels, self.convolution.in_channels
-            self.fan_in = self.inputs * self.convolution.kernel_size[0] * self.convolution.kernel_size[1]
-        elif self.transposed:
-            self.inputs, self.outputs = module.weight.shape  # type: ignore[union-attr, misc]
-            self.fan_in = self.inputs
-        else:
-            self.outputs, self.inputs = module.out_features, module.in_features  # type: ignore[assignment]
-            self.fan_in = self.inputs
-        self.device = module.weight.device
-        self.dtype = dtype or (torch.float64 if module.weight.dtype == torch.float64 else torch.float32)
-        self._outside = module.weight.dtype  # what the module takes and gives
+        self.outputs, self.inputs, self.fan_in = _shape(module)
+        self.device: torch.device = module.weight.device
+        self._outside: torch.dtype = module.weight.dtype  # what the module takes and gives
+        self.dtype = dtype or (torch.float64 if self._outside == torch.float64 else torch.float32)
+
+    @property
+    def like(self) -> dict[str, Any]:
+        """Device and dtype for new tensors of a change."""
+        return {"device": self.device, "dtype": self.dtype}
 
     @property
     def bias(self) -> Tensor | None:
-        bias = self.module.bias
-        return None if bias is None else bias.to(self.dtype)  # type: ignore[union-attr, return-value, operator]
+        return None if self.module.bias is None else self.module.bias.to(self.dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The frozen layer's own output, bias included."""
@@ -93,7 +85,23 @@ class Frozen:
 
     @property
     def _is_quantised(self) -> bool:
-        return not self.module.weight.is_floating_point()  # type: ignore[operator]
+        return not self._outside.is_floating_point
+
+
+def _shape(module: Any) -> tuple[int, int, int]:
+    """Outputs, inputs, and inputs with a convolution's kernel."""
+    if isinstance(module, Conv1D):
+        inputs, outputs = module.weight.shape
+        return outputs, inputs, inputs
+    if not isinstance(module, nn.Conv2d):
+        return module.out_features, module.in_features, module.in_features
+    if module.groups > 1:
+        raise ModelError(
+            f"a convolution in {module.groups} groups is no single matrix.",
+            where="adapter: targets",
+            instead="Name modules without groups.",
+        )
+    return module.out_channels, module.in_channels, module.in_channels * module.kernel_size[0] * module.kernel_size[1]
 
 
 def added(y: Tensor, h: Tensor, up_OK: Tensor) -> Tensor:

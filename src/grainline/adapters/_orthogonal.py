@@ -12,7 +12,6 @@ Each is a module that applies the orthogonal matrix R to the last axis without f
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -47,14 +46,15 @@ class OrthogonalMap(nn.Module):
 # ------------------------------------------------------------------------------------------------- Givens rotations
 
 
-class Step(NamedTuple):
-    """One stage of disjoint rotations: coordinate i turns with coordinate i + gap, for i < count."""
+class Stage(NamedTuple):
+    """Disjoint rotations: coordinate i turns with coordinate i + gap by angle first + i, for i < pairs."""
 
+    first: int
     gap: int
-    count: int
+    pairs: int
 
 
-def tree(width: int) -> tuple[Step, ...]:
+def tree(width: int) -> list[Stage]:
     """The stages of a tournament: the upper half of what is left turns with the lower half, which goes on.
 
     width - 1 rotations in log2(width) stages. With suitable angles they turn any one vector onto the first axis; halves
@@ -63,9 +63,9 @@ def tree(width: int) -> tuple[Step, ...]:
     stages, left = [], width
     while left > 1:
         gap = (left + 1) // 2
-        stages.append(Step(gap, left - gap))
+        stages.append(Stage(width - left, gap, left - gap))
         left = gap
-    return tuple(stages)
+    return stages
 
 
 class Givens(OrthogonalMap):
@@ -74,16 +74,19 @@ class Givens(OrthogonalMap):
     def __init__(self, width: int, **like: Any) -> None:
         super().__init__()
         self.width = width
-        self.towards = nn.Parameter(torch.zeros(width - 1, **like))  # radians, in the order of the stages
-        self.back = nn.Parameter(torch.zeros(width - 1, **like))
+        self.towards = nn.Parameter(torch.zeros(width - 1, **like))  # radians, in the order of the stages of tree()
+        self.back = nn.Parameter(torch.zeros(width - 1, **like))  # the same order, though the last acts first
 
     def forward(self, x: Tensor) -> Tensor:
-        there = tree(self.width)
-        return turned(turned(x, self.towards, there), self.back, there, reverse=True)
+        return turned(x, torch.cat((self.towards, self.back)), self._there_and_back)
 
     def transposed(self, x: Tensor) -> Tensor:
+        return turned(x, -torch.cat((self.back, self.towards)), self._there_and_back)
+
+    @property
+    def _there_and_back(self) -> list[Stage]:
         there = tree(self.width)
-        return turned(turned(x, -self.back, there), -self.towards, there, reverse=True)
+        return there + [stage._replace(first=stage.first + self.width - 1) for stage in there[::-1]]
 
 
 class Pairs(OrthogonalMap):
@@ -95,34 +98,29 @@ class Pairs(OrthogonalMap):
         self.angle = nn.Parameter(torch.zeros(width // 2, **like))  # radians
 
     def forward(self, x: Tensor) -> Tensor:
-        return turned(x, self.angle, self._steps)
+        return turned(x, self.angle, self._stages)
 
     def transposed(self, x: Tensor) -> Tensor:
-        return turned(x, -self.angle, self._steps)
+        return turned(x, -self.angle, self._stages)
 
     @property
-    def _steps(self) -> tuple[Step, ...]:
-        return (Step(self.width - self.width // 2, self.width // 2),)
+    def _stages(self) -> list[Stage]:
+        return [Stage(0, self.width - self.width // 2, self.width // 2)]
 
 
-def turned(x: Tensor, angles: Tensor, steps: Sequence[Step], *, reverse: bool = False) -> Tensor:
-    """Stages of rotations on the last axis of ``x``, first to last (or last to first).
-
-    ``angles`` stand in the order of ``steps`` either way.
-    """
-    firsts = itertools.accumulate((step.count for step in steps[:-1]), initial=0)
-    stages = tuple((first, *step) for first, step in zip(firsts, steps, strict=True))
-    return _Turn.apply(x, angles, stages[::-1] if reverse else stages)
+def turned(x: Tensor, angles: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """The last axis of ``x`` after the rotations of ``stages``, the first of them first."""
+    return _Turn.apply(x, angles, stages)
 
 
 class _Turn(torch.autograd.Function):
     """Rotations can be undone, so the backward pass keeps the last activation alone and recovers the others from it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, angles: Tensor, stages: tuple[tuple[int, int, int], ...]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, angles: Tensor, stages: Sequence[Stage]) -> Tensor:
         y, cos, sin = _rows(x), angles.cos(), angles.sin()
-        for first, gap, count in stages:
-            here = slice(first, first + count)
+        for first, gap, pairs in stages:
+            here = slice(first, first + pairs)
             _turn(y, cos[here], sin[here], gap)
         ctx.save_for_backward(y, cos, sin)
         ctx.stages = stages
@@ -132,11 +130,11 @@ class _Turn(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:
         kept, cos, sin = ctx.saved_tensors
         y, grad, angle = kept.clone(), _rows(outer), torch.empty_like(cos)
-        for first, gap, count in reversed(ctx.stages):
-            here = slice(first, first + count)
+        for first, gap, pairs in reversed(ctx.stages):
+            here = slice(first, first + pairs)
             # The derivative of a rotation by its angle is a quarter turn more: read off behind the rotation.
-            low, high = y[:, :count], y[:, gap : gap + count]
-            of_low, of_high = grad[:, :count], grad[:, gap : gap + count]
+            low, high = y[:, :pairs], y[:, gap : gap + pairs]
+            of_low, of_high = grad[:, :pairs], grad[:, gap : gap + pairs]
             angle[here] = (of_high * low - of_low * high).sum(0)
             _turn(y, cos[here], -sin[here], gap)
             _turn(grad, cos[here], -sin[here], gap)

@@ -195,9 +195,8 @@ class TunerModel(BaseTuner):
     """Puts one kind of :class:`ChangedLayer` into a model."""
 
     tuner_layer_cls: type[ChangedLayer]
-    target_module_mapping: ClassVar[dict[str, list[str]]] = {}  # targets are always named: the spec has a default
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]
         self,
         config: TunerConfig,
         adapter_name: str,
@@ -241,7 +240,7 @@ def peft_type(tuner: str) -> PeftType:
     if name not in PeftType.__members__:
         member = str.__new__(PeftType, name)
         member._name_ = member._value_ = name
-        member._sort_order_ = len(PeftType.__members__)
+        member._sort_order_ = len(PeftType.__members__)  # type: ignore[attr-defined]
         PeftType._member_names_.append(name)
         PeftType._member_map_[name] = member
         PeftType._value2member_map_[name] = member
@@ -255,7 +254,8 @@ def _register(config: type[TunerConfig]) -> None:
     container, stem = f"{prefix}change", config.__name__.removesuffix("Config")
     own = {"container": container, "change": config.change, "adapter_layer_names": (container,)}
     layer = type(f"{stem}Layer", (ChangedLayer,), own | {"__module__": config.__module__})
-    model = type(f"{stem}Model", (TunerModel,), {"prefix": prefix, "tuner_layer_cls": layer})
+    own = {"prefix": prefix, "tuner_layer_cls": layer, "target_module_mapping": {}}  # the spec's targets have a default
+    model = type(f"{stem}Model", (TunerModel,), own)
     register_peft_method(name=member.value.lower(), config_cls=config, model_cls=model, prefix=prefix)
 
 

@@ -16,10 +16,10 @@ from grainline.adapters._tuner import Change, TunerConfig
 class SaraChange(Change):
     def __init__(self, layer: Frozen, config: SaraConfig, name: str) -> None:
         super().__init__(layer, config, name)
-        rank, like = config.ranks[name], {"device": layer.device, "dtype": layer.dtype}
-        self.sara_V = nn.Parameter(torch.empty(rank, layer.fan_in, **like))  # V', as LoRA's A
-        self.sara_lambda = nn.Parameter(torch.ones(rank, **like))
-        self.sara_U = nn.Parameter(torch.zeros(layer.outputs, rank, **like))
+        rank = config.ranks[name]
+        self.sara_V = nn.Parameter(torch.empty(rank, layer.fan_in, **layer.like))  # V', as LoRA's A
+        self.sara_lambda = nn.Parameter(torch.ones(rank, **layer.like))
+        self.sara_U = nn.Parameter(torch.zeros(layer.outputs, rank, **layer.like))
         nn.init.kaiming_uniform_(self.sara_V, a=math.sqrt(5))
         if config.init == "svd" and not config.stored and not self.sara_V.is_meta:
             U, _, V = factors(layer.weight_OI, rank)
