@@ -41,14 +41,10 @@ class Adapter(Protocol):
 
 def attach(adapter: Adapter, model: nn.Module) -> nn.Module:
     """Wrap ``model`` with a fresh adapter (a :class:`peft.PeftModel`), or free all its weights for ``none``."""
-    import peft
-
     config = adapter.config(model)
     if config is None:
         return model.requires_grad_(True)
-    wrapped = peft.get_peft_model(model, config)
-    getattr(adapter, "attached", lambda _: None)(wrapped)
-    return wrapped
+    return _wrapped(adapter, model, config)
 
 
 def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
@@ -57,18 +53,24 @@ def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
     Raises:
         ModelError: this adapter's shapes follow from the values of the weights.
     """
-    import peft
-
     config = adapter.config(model)
     if config is None:
         return model.requires_grad_(True)
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # other starts need weights
     try:
-        return peft.get_peft_model(model, config)
+        return _wrapped(adapter, model, config)
     except (NotImplementedError, RuntimeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ModelError(f"it cannot be counted without weights ({reason})", where="adapter") from error
+
+
+def _wrapped(adapter: Adapter, model: nn.Module, config: Any) -> nn.Module:
+    import peft
+
+    wrapped = peft.get_peft_model(model, config)
+    getattr(adapter, "attached", lambda _: None)(wrapped)
+    return wrapped
 
 
 def tagged(adapter: Adapter, model: nn.Module) -> list[Tagged]:
