@@ -67,11 +67,11 @@ def named_targets(model: nn.Module, targets: str | Sequence[str], layers: Sequen
 
 
 def widths(model: nn.Module, name: str) -> tuple[int, int]:
-    """(inputs, outputs) of a linear layer, under whatever adapters it carries."""
+    """(inputs, outputs) of a layer, under whatever adapters it carries; of a convolution channels times kernel, outputs."""
     module = unwrapped(model).get_submodule(name)
     while "base_layer" in module._modules:
         module = module._modules["base_layer"]  # type: ignore[assignment]
-    first, second = module.weight.shape  # type: ignore[union-attr, misc]
+    first, second = module.weight.flatten(1).shape  # type: ignore[union-attr, operator]
     return (first, second) if type(module).__name__ == "Conv1D" else (second, first)  # type: ignore[return-value]
 
 
