@@ -43,7 +43,7 @@ SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner")}
 """Further shared modules of a room, beside _parts and _seam."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
-VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
+VERBS = frozenset({"contract", "upkeep", "forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -57,7 +57,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "models": CURRENCY | {"pretrained", "atomic"},
     "probe": CURRENCY,
     "publish": CURRENCY,
-    "export": CURRENCY | {"models", "probe", "atomic"},
+    "as_lora": CURRENCY,
+    "export": CURRENCY | {"models", "probe", "atomic", "as_lora"},
+    "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
@@ -66,6 +68,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rewards": CURRENCY | {"data", "forward"},
     "curation": CURRENCY | {"data", "forward", "rewards"},
     "evaluation": CURRENCY | {"data", "forward"},
+    "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
     "atomic": frozenset(),
@@ -202,7 +205,7 @@ def test_imports_point_downhill() -> None:
 
 # ------------------------------------------------------------------------------------ the loop never asks a name
 
-ORDINARY_WORDS = frozenset({"none", "sequence"})
+ORDINARY_WORDS = frozenset({"none", "sequence", "miss", "bone"})
 """Methods whose names are also words of the language: for these only a comparison counts as asking."""
 
 

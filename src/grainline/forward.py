@@ -76,13 +76,21 @@ class Scorer(nn.Module):
         Returns:
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
-        body = getattr(self.causal, self.causal.base_model_prefix)
-        # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
-        layout = {"trees": _Trees(batch)} if self.packed else {"attention_mask": torch.ones_like(batch.ids)}
-        hidden = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
-        hidden_MH = hidden.flatten(0, 1)[batch.source]
+        hidden_MH = self._hidden(batch).flatten(0, 1)[batch.source]
         token_M = self._head(hidden_MH, batch.target)
         return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """(rows, positions, H) what the body makes of the batch's tokens."""
+        # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
+        layout = {"trees": _Trees(batch)} if self.packed else {"attention_mask": torch.ones_like(batch.ids)}
+        if _learns_a_prompt(self.model):
+            # PEFT puts the prompt before the tokens around the whole model; its head is asked for one token, in vain.
+            model: Any = self.model
+            said = model(input_ids=batch.ids, **layout, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+            return said.hidden_states[-1][:, -batch.ids.shape[1] :]
+        body = getattr(self.causal, self.causal.base_model_prefix)
+        return body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
 
     def _head(self, hidden_MH: Tensor, target_M: Tensor) -> Tensor:
         """(M, H) hidden states -> (M,) log-probabilities of their targets, in chunks."""
@@ -96,6 +104,11 @@ class Scorer(nn.Module):
             return _RowwiseHead.apply(hidden_MH, target_M, score, chunk)
         parts = [checkpoint(score, h, t, use_reentrant=False) for h, t in _chunks(hidden_MH, target_M, chunk)]
         return torch.cat(parts)
+
+
+def _learns_a_prompt(model: Any) -> bool:
+    """Whether the active adapter adds to what the model reads, rather than to its layers."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 # ------------------------------------------------------------------------------------------------------------ head

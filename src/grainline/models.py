@@ -246,12 +246,15 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if child in module._modules
     }
     peft_model = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    home = ""
+    if peft_model:  # a learnt prompt leaves the model itself as it is
+        home = "base_model." if model.get_base_model() is model.base_model else "base_model.model."  # type: ignore[operator]
     for name, tensor in model.named_parameters():
         wraps = [(outer, kept) for outer, kept in inner.items() if name.startswith(outer)]
-        foreign = peft_model and not name.startswith("base_model.model.")
+        foreign = not name.startswith(home)
         if foreign or not all(name.startswith(kept) for _, kept in wraps):
             continue
-        bare = name.removeprefix("base_model.model.") if peft_model else name
+        bare = name.removeprefix(home)
         yield bare.replace(".base_layer.", ".").replace(".original_module.", "."), tensor
 
 

@@ -255,9 +255,10 @@ class Run:
         """The run on one page, with ``others`` beside it: a notebook shows it, ``.save("page.html")`` writes it."""
         return page([self.folder, *(run.folder if isinstance(run, Run) else run for run in others)])
 
-    def export(self, to: str | Path, *, format: str = "peft") -> dict[str, Any]:
-        """Write the adapter for other tools: ``peft`` (PEFT's two files) or ``merged`` (a plain model folder)."""
-        return export.export(self.folder, to, format, methods=_methods(self.recipe))
+    def export(self, to: str | Path, *, format: str = "peft", rank: int | None = None) -> dict[str, Any]:
+        """Write the adapter for other tools: ``peft`` (PEFT's two files), ``lora`` (a plain LoRA of ``rank`` that does
+        the same) or ``merged`` (a plain model folder)."""
+        return export.export(self.folder, to, format, methods=_methods(self.recipe), rank=rank)
 
 
 def accelerator_for(recipe: Recipe, **options: Any) -> Accelerator:

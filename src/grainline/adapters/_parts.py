@@ -66,6 +66,15 @@ def named_targets(model: nn.Module, targets: str | Sequence[str], layers: Sequen
     return chosen
 
 
+def widths(model: nn.Module, name: str) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer, under whatever adapters it carries."""
+    module = unwrapped(model).get_submodule(name)
+    while "base_layer" in module._modules:
+        module = module._modules["base_layer"]  # type: ignore[assignment]
+    first, second = module.weight.shape  # type: ignore[union-attr, misc]
+    return (first, second) if type(module).__name__ == "Conv1D" else (second, first)  # type: ignore[return-value]
+
+
 def check_patterns(model: nn.Module, patterns: Iterable[str]) -> None:
     """See that each name or expression of a rank or alpha pattern matches a module.
 
