@@ -38,7 +38,9 @@ class MoSARA:
         "mo_sara_router": "router",
     }
     changes_base: ClassVar[bool] = False
-    exceptions: ClassVar[dict[str, str]] = {"merged": "each token mixes its own singular values"}
+    exceptions: ClassVar[dict[str, str]] = {
+        "parameters as stated": "ranks follow from the weights; a plan takes those of random matrices, which are larger"
+    }
 
     share: float = Field(0.1, gt=0, le=1)
     """Share of the sum of singular values that the rank must reach, in (0, 1]."""
