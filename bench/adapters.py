@@ -1,7 +1,7 @@
 """What does an adapter cost? Forward and backward of one training step beside PEFT's LoRA r=16, in one process.
 
-    python bench/adapters.py sara ropo "ropo:granularity=pairs"    any adapter texts; lora:rank=16 is added as the measure
-    python bench/adapters.py ropo --model tiny                     does the benchmark itself still work?
+    python bench/adapters.py sara ropo ropo:granularity=pairs    any adapter texts; lora:rank=16 is added as the measure
+    python bench/adapters.py ropo --model tiny                   does the benchmark itself still work?
 
 All sides share the frozen weights of SmolLM2-135M and see the same rows, in turn, step by step, so that a busy machine
 slows all alike: only the ratios are worth remembering. Memory is the peak of a process of its own for each side.

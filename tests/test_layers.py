@@ -43,7 +43,9 @@ SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner")}
 """Further shared modules of a room, beside _parts and _seam."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
-VERBS = frozenset({"contract", "upkeep", "forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
+VERBS = frozenset(
+    {"contract", "upkeep", "forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"}
+)
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),

@@ -22,7 +22,7 @@ from _toy import Toy, jsonl, pairs, write_model
 from grainline import models, rooms
 from grainline.adapters import _seam
 from grainline.adapters.lora import LoRA
-from grainline.errors import ModelError, RunError
+from grainline.errors import ModelError, RecipeError, RunError
 from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
 from grainline.optimizers.adamw import AdamW
@@ -300,6 +300,19 @@ def _(world: World) -> None:
 @case("evaluation.patience")
 def _(world: World) -> None:
     assert looks(world.evaluated(every=1, best="-eval_test_rewards/margins", patience=1)) == [0, 1, 2]
+
+
+@case("evaluation.geometry")
+def _(world: World) -> None:
+    keys = {f"geometry_{key}" for key in ("energy", "change", "angle", "spectrum")}
+    plain, looked = world.evaluated().metrics, world.evaluated(geometry=True, every=2).metrics
+    assert not any(keys & set(line) for line in plain)
+    assert [line["step"] for line in looked if keys <= set(line)] == [2, 3]
+    assert 0 < looked[-1]["geometry_change"] < 1
+    assert world.losses(evaluation={"geometry": True}) == world.losses()  # without held-out data too
+    for adapter, why in (("none", "no weights to compare"), ("mo-sara", "each token mixes")):
+        with pytest.raises((ModelError, RecipeError), match=why):
+            world.run(adapter=adapter, evaluation={"geometry": True})
 
 
 @case("evaluation.samples")

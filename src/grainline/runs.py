@@ -125,6 +125,8 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
     reference = engine.reference([*used, *held_out], quiet=quiet)
     engine.attach(folder)
     _check_best(recipe, engine, prepared, reference)
+    if recipe.evaluation.geometry:
+        engine.geometry(1)  # a mixture of weights cannot be looked at: said now, not at the first evaluation
     parameters = engine.trainable()
     optimizer = recipe.optimizer(parameters)
     if accelerator.is_main_process:
@@ -143,7 +145,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
         for name, rows in prepared.held_out.items():
             metrics = engine.evaluate(rows, reference, start=start).metrics
             found |= {f"eval_{name}_{key}": value for key, value in metrics.items()}
-        return found
+        return found | (engine.geometry() if recipe.evaluation.geometry and not start else {})
 
     measured = (folder / "metrics.jsonl").is_file()  # by a run that is resumed
     accelerator.wait_for_everyone()
@@ -166,7 +168,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
             plan,
             folder,
             reference=reference,
-            evaluate=evaluate if prepared.held_out else None,
+            evaluate=evaluate if prepared.held_out or recipe.evaluation.geometry else None,
             callbacks=[*([] if quiet else [bar]), *watching, *callbacks],
             accelerator=accelerator,
             resume=resume,

@@ -1,16 +1,19 @@
 """The battery that every adapter passes. A new file in ``adapters/`` joins by itself, with its defaults.
 
-The promises are those of ``grainline contract``, tried more strictly. An adapter that does not make one of them says so:
-``changes_base`` excuses from "off = base" and "two adapters", ``exceptions`` holds promise -> reason.
+The promises are those of ``grainline contract``, tried more strictly. An adapter that does not make one of them says
+so: ``changes_base`` excuses from "off = base" and "two adapters", ``exceptions`` holds promise -> reason.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from grainline import rooms
 from grainline.adapters._seam import attach, tagged
@@ -25,6 +28,9 @@ VARIANTS = [
     "lora:init=olora,rank=4",
     "lora:targets=[q_proj, v_proj],layers=[1]",
     "miss:tile=4",
+    "sara:init=svd,share=0.3",
+    "ropo:granularity=givens+householder",
+    "ropo:granularity=pairs,magnitude=false",
     "lora:modules_to_save=[input_layernorm],rank_pattern.q_proj=2",
 ]
 CHOICES = [*rooms.names("adapters"), *VARIANTS]
@@ -72,3 +78,61 @@ def test_unknown_target_lists_what_exists(choice: str, tiny_llama: Any) -> None:
         pytest.skip("no targets to name")
     with pytest.raises(ModelError, match=r"Did you mean 'q_proj'\?.*down_proj"):
         dataclasses.replace(adapter, targets=("q_prj",)).config(tiny_llama)
+
+
+def leaves(promises: list[str], subject: Subject) -> None:
+    """Each promise is kept, or refused with a reason."""
+    for promise in promises:
+        finding = tried(promise, subject)
+        assert finding.verdict != "broken", f"{promise}: {finding.said}"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_widths_that_nothing_divides(choice: str, one_thread: None) -> None:
+    """Queries of 33 on keys of 11, and 51 in between: kept there too, or refused with a reason."""
+    sizes = {
+        "hidden_size": 33,
+        "intermediate_size": 51,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 12,
+    }
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, vocab_size=96, initializer_range=0.2)).eval()
+    adapter = rooms.parse("adapters", choice.replace("layers=[1]", "layers=[0]"))
+    leaves(["fresh is the base", "it changes the model", "merged is the adapted"], Subject(adapter, base, IDS, 1e-4))
+
+
+class Picture(nn.Module):
+    """A convolution, and a matrix that reads any leading shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(6, 9, (3, 2), stride=2, padding=1)
+        self.matrix = nn.Linear(9, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.matrix(self.convolution(x).movedim(1, -1))
+
+
+@pytest.mark.parametrize("target", ["convolution", "matrix"])
+@pytest.mark.parametrize("choice", [name for name in rooms.names("adapters") if name != "none"])
+def test_convolutions_and_any_leading_shape(choice: str, target: str, one_thread: None) -> None:
+    """Changed and merged alike, or refused with a reason."""
+    x, adapter = torch.randn(2, 6, 9, 8), dataclasses.replace(rooms.parse("adapters", choice), targets=(target,))
+    try:
+        model = attach(adapter, Picture()).eval()
+    except ModelError as refusal:
+        if target not in str(refusal):
+            raise
+        return
+    assert torch.allclose(model(x), Picture()(x), atol=1e-5)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.requires_grad:
+                tensor.add_(0.1 * torch.randn(tensor.shape))
+        adapted = model(x)
+        assert not torch.allclose(adapted, Picture()(x), atol=1e-3)
+        with contextlib.suppress(ModelError):  # mixtures cannot be merged
+            assert torch.allclose(model.merge_and_unload()(x), adapted, atol=1e-4)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class OrthogonalMap(nn.Module):
@@ -127,6 +128,7 @@ class _Turn(torch.autograd.Function):
         return y.view(x.shape)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:
         kept, cos, sin = ctx.saved_tensors
         y, grad, angle = kept.clone(), _rows(outer), torch.empty_like(cos)
@@ -170,15 +172,46 @@ class HouseholderPair(OrthogonalMap):
         self.u, self.v = nn.Parameter(start), nn.Parameter(start.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        return mirrored(mirrored(x, self.v), self.u)
+        return mirrored(x, torch.stack((self.v, self.u)))
 
     def transposed(self, x: Tensor) -> Tensor:
-        return mirrored(mirrored(x, self.u), self.v)
+        return mirrored(x, torch.stack((self.u, self.v)))
 
 
-def mirrored(x: Tensor, normal: Tensor) -> Tensor:
-    """``x`` reflected at the plane through 0 that is orthogonal to ``normal``."""
-    return x - (x @ normal).unsqueeze(-1) * (normal * (2 / normal.square().sum()))
+def mirrored(x: Tensor, normals_KD: Tensor) -> Tensor:
+    """The last axis of ``x`` reflected at K planes through 0, one after another, each given by what is normal to it."""
+    return _Mirror.apply(x, normals_KD)
+
+
+class _Mirror(torch.autograd.Function):
+    """A reflection is its own inverse: as for rotations, the backward pass keeps the last activation alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, normals_KD: Tensor) -> Tensor:
+        y = _rows(x)
+        for normal in normals_KD:
+            _mirror(y, normal)
+        ctx.save_for_backward(y, normals_KD)
+        return y.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:
+        kept, normals_KD = ctx.saved_tensors
+        y, grad, of_normals = kept.clone(), _rows(outer), torch.empty_like(normals_KD)
+        for k in range(len(normals_KD) - 1, -1, -1):
+            normal = normals_KD[k]
+            _mirror(y, normal)  # now what went in: x, and y was x - 2 n (n.x) / n.n
+            square, along_x, along_grad = normal.square().sum(), y @ normal, grad @ normal
+            mixed = 2 * (along_x @ along_grad) / square * normal
+            of_normals[k] = (mixed - along_x @ grad - along_grad @ y) * (2 / square)
+            _mirror(grad, normal)
+        return grad.view(outer.shape), of_normals
+
+
+def _mirror(x: Tensor, normal: Tensor) -> None:
+    """Reflect in place."""
+    x.addr_(x @ normal, normal * (-2 / normal.square().sum()))
 
 
 class Cayley(OrthogonalMap):

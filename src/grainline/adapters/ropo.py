@@ -44,7 +44,7 @@ class RoPO:
     layouts: ClassVar[frozenset[str]] = frozenset({"tree", "packed", "padded"})
     roles: ClassVar[dict[str, str]] = {
         "ropo_rotation": "angle",
-        "ropo_reflections": "reflector",
+        "ropo_reflections": "direction",
         "ropo_magnitude": "magnitude",
     }
     changes_base: ClassVar[bool] = False

@@ -31,6 +31,9 @@ class SARA:
     layouts: ClassVar[frozenset[str]] = frozenset({"tree", "packed", "padded"})
     roles: ClassVar[dict[str, str]] = {"sara_V": "down", "sara_lambda": "spectrum", "sara_U": "up"}
     changes_base: ClassVar[bool] = False
+    exceptions: ClassVar[dict[str, str]] = {
+        "parameters as stated": "ranks follow from the weights; a plan takes those of random matrices, which are larger"
+    }
 
     share: float = Field(0.05, gt=0, le=1)
     """Share of the sum of singular values that the rank must reach, in (0, 1]."""
