@@ -56,7 +56,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "presets": frozenset(),
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
-    "models": CURRENCY | {"pretrained", "atomic"},
+    "places": frozenset(),
+    "models": CURRENCY | {"pretrained", "atomic", "places"},
     "probe": CURRENCY,
     "publish": CURRENCY,
     "as_lora": CURRENCY,
@@ -169,8 +170,9 @@ def allowed_in_room(room: str, stem: str) -> set[str]:
     own: dict[str, set[str]] = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()} | {
         part: {"_parts", *shared} for part in shared
     }
+    kept = {"atomic", "places"} if stem == "_spectral" else set()  # decompositions are worth keeping on disk
     mine = own.get(stem, {"_parts", "_seam", method, f"{method}_torch", *shared})
-    return {*CURRENCY, *(f"{room}.{name}" for name in mine)}
+    return {*CURRENCY, *kept, *(f"{room}.{name}" for name in mine)}
 
 
 def violations(root: Path) -> list[str]:

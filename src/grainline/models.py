@@ -16,7 +16,6 @@ import difflib
 import hashlib
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline import atomic, pretrained
 from grainline.errors import ModelError, nearest
+from grainline.places import cache_dir as cache_dir
 
 if TYPE_CHECKING:
     import torch
@@ -155,11 +155,6 @@ def locate(choice: ModelChoice | Choice | str) -> Place:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix == ".gguf":
         raise ModelError("no such file or folder.", where=f"model {name}", instead="Give a folder or a hub id.")
     return Place(name, f"{name}{f' at {choice.revision}' if choice.revision else ''}: Hugging Face hub or its cache")
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$GRAINLINE_CACHE``, or ``~/.cache/grainline``."""
-    return Path(os.environ.get("GRAINLINE_CACHE") or Path.home() / ".cache" / "grainline").expanduser()
 
 
 def device(name: str = "auto") -> torch.device:

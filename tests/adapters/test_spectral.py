@@ -82,6 +82,27 @@ def test_ranks_of_a_model(weight: torch.Tensor) -> None:
     )  # random matrices are flatter than a weight that falls off
 
 
+def test_what_was_found_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each matrix, rank and way; another matrix has another address; a damaged file is made anew."""
+    monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    large = torch.randn(256, 300)
+    first = factors(large, 4)
+    (file,) = tmp_path.glob("spectral/*.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("decomposed again"))
+        assert all(torch.equal(a, b) for a, b in zip(factors(large, 4), first, strict=True))
+        factors(large, 4, randomised=True)
+    factors(large + 1, 4)
+    factors(large, 5)
+    assert len(list(tmp_path.glob("spectral/*"))) == 4
+    file.write_bytes(b"cut off")
+    assert all(torch.equal(a, b) for a, b in zip(factors(large, 4), first, strict=True))
+    factors(large)  # all of them are as large as the matrix
+    factors(large[:20], 4)  # and a small one is faster than a file
+    assert len(list(tmp_path.glob("spectral/*"))) == 4
+
+
 # ------------------------------------------------------------------------------------------- the adapter itself
 
 

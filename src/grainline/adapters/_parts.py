@@ -66,13 +66,22 @@ def named_targets(model: nn.Module, targets: str | Sequence[str], layers: Sequen
     return chosen
 
 
-def widths(model: nn.Module, name: str) -> tuple[int, int]:
-    """(inputs, outputs) of a layer, under whatever adapters it carries; of a convolution channels times kernel, outputs."""
+def widths(model: nn.Module, name: str, *, linear: bool = False) -> tuple[int, int]:
+    """(inputs, outputs) of a layer, under whatever adapters it carries; of a convolution channels times kernel, outputs.
+
+    Raises:
+        ModelError: ``linear``, and it is something else.
+    """
     module = unwrapped(model).get_submodule(name)
     while "base_layer" in module._modules:
         module = module._modules["base_layer"]  # type: ignore[assignment]
+    kind = type(module).__name__
+    if linear and "Linear" not in kind:
+        raise ModelError(f"{name} is a {kind}, not a linear layer.", where="adapter: targets", instead="Leave it out.")
+    if hasattr(module, "in_features"):  # a quantised weight has another shape
+        return module.in_features, module.out_features  # type: ignore[return-value]
     first, second = module.weight.flatten(1).shape  # type: ignore[union-attr, operator]
-    return (first, second) if type(module).__name__ == "Conv1D" else (second, first)  # type: ignore[return-value]
+    return (first, second) if kind == "Conv1D" else (second, first)
 
 
 def check_patterns(model: nn.Module, patterns: Iterable[str]) -> None:

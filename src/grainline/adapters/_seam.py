@@ -40,7 +40,11 @@ class Adapter(Protocol):
 
 
 def attach(adapter: Adapter, model: nn.Module) -> nn.Module:
-    """Wrap ``model`` with a fresh adapter (a :class:`peft.PeftModel`), or free all its weights for ``none``."""
+    """Wrap ``model`` with a fresh adapter (a :class:`peft.PeftModel`), or free all its weights for ``none``.
+
+    Raises:
+        ModelError: the model cannot carry it.
+    """
     config = adapter.config(model)
     if config is None:
         return model.requires_grad_(True)
@@ -51,7 +55,7 @@ def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
     """:func:`attach` on a model of the meta device: tensors of the right shapes, for counting.
 
     Raises:
-        ModelError: this adapter's shapes follow from the values of the weights.
+        ModelError: PEFT refuses the model, or needs the values of its weights.
     """
     config = adapter.config(model)
     if config is None:
@@ -60,7 +64,7 @@ def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
         config.init_lora_weights = True  # other starts need weights
     try:
         return _wrapped(adapter, model, config)
-    except (NotImplementedError, RuntimeError, ValueError) as error:
+    except (ModelError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ModelError(f"it cannot be counted without weights ({reason})", where="adapter") from error
 
@@ -68,7 +72,12 @@ def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
 def _wrapped(adapter: Adapter, model: nn.Module, config: Any) -> nn.Module:
     import peft
 
-    wrapped = peft.get_peft_model(model, config)
+    try:
+        wrapped = peft.get_peft_model(model, config)
+    except ModelError:
+        raise
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ModelError(f"PEFT cannot attach it: {error}", where="adapter") from error
     getattr(adapter, "attached", lambda _: None)(wrapped)
     return wrapped
 

@@ -9,14 +9,20 @@ nobody decomposes at loading.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from grainline import atomic
 from grainline.adapters._frozen import Frozen
 from grainline.adapters._parts import unwrapped
+from grainline.places import cache_dir
 
 
 class SpectralFactors(NamedTuple):
@@ -42,16 +48,48 @@ def factors(weight_OI: Tensor, rank: int | None = None, *, randomised: bool = Fa
     """The leading ``rank`` factors (None: all).
 
     ``randomised`` finds them with four power iterations instead of a full decomposition: much faster for small ranks,
-    and as exact as the gap behind the last of them is wide.
+    and as exact as the gap behind the last of them is wide. What is found of a large matrix is kept on disk, addressed
+    by its bytes, where it is small beside the matrix itself.
     """
     weight = weight_OI.detach()
     weight = weight if weight.dtype == torch.float64 else weight.to(torch.float32)
     least = min(weight.shape)
     rank = least if rank is None else min(rank, least)
-    if randomised and rank < least:
+    if weight.numel() < _LARGE or 2 * rank * sum(weight.shape) > weight.numel():
+        return _decomposed(weight, rank, randomised)
+    file = cache_dir() / "spectral" / f"{_address(weight, rank, randomised)}.safetensors"
+    if (kept := _read(file)) is not None:
+        return SpectralFactors(*(part.to(weight) for part in kept))
+    found = _decomposed(weight, rank, randomised)
+    with atomic.file(file) as temporary:
+        save_file({letter: part.cpu() for letter, part in zip("USV", found, strict=True)}, temporary)
+    return found
+
+
+_LARGE = 2**16
+"""Elements of a matrix whose factors are worth a file."""
+
+
+def _address(weight: Tensor, rank: int, randomised: bool) -> str:
+    digest = hashlib.sha256(f"{tuple(weight.shape)} {weight.dtype} {rank} {randomised}".encode())
+    digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(file: Path) -> tuple[Tensor, ...] | None:
+    """What is kept; None where there is nothing that can be read, which is then made anew."""
+    try:
+        found = load_file(file)
+        return tuple(found[letter] for letter in "USV")
+    except (OSError, KeyError, SafetensorError):
+        return None
+
+
+def _decomposed(weight: Tensor, rank: int, randomised: bool) -> SpectralFactors:
+    if randomised and rank < min(weight.shape):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same factors each time
-            U, S, V = torch.svd_lowrank(weight, q=min(rank + 8, least), niter=4)
+            U, S, V = torch.svd_lowrank(weight, q=min(rank + 8, *weight.shape), niter=4)
     else:
         U, S, Vt = torch.linalg.svd(weight, full_matrices=False)
         V = Vt.T

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from grainline.adapters._parts import check_modules, find_targets, named_targets, widths
+from grainline.adapters._parts import check_modules, find_targets, named_targets, task_type, widths
 from grainline.errors import ModelError
 from grainline.types import spec
 
@@ -59,7 +59,7 @@ class Bone:
 
         check_modules(model, self.modules_to_save)
         names = named_targets(model, self.targets, self.layers)
-        sizes = {name: widths(model, name) for name in names}
+        sizes = {name: widths(model, name, linear=True) for name in names}
         for name, (inputs, outputs) in sizes.items():
             if inputs % self.block or outputs % self.block:
                 fits = math.gcd(*(width for size in sizes.values() for width in size))
@@ -69,7 +69,7 @@ class Bone:
                     instead=f"Every target is made of blocks of {fits}, and of its divisors.",
                 )
         return peft.MissConfig(
-            task_type="CAUSAL_LM",
+            task_type=task_type(model),
             r=self.block,
             init_weights="bat",
             target_modules=find_targets(model, self.targets, self.layers),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from grainline.adapters._parts import check_modules, find_targets, named_targets, widths
+from grainline.adapters._parts import check_modules, find_targets, named_targets, task_type, widths
 from grainline.errors import ModelError
 from grainline.types import spec
 
@@ -62,7 +62,7 @@ class MiSS:
         check_modules(model, self.modules_to_save)
         self._check_widths(model)
         return peft.MissConfig(
-            task_type="CAUSAL_LM",
+            task_type=task_type(model),
             r=self.rank,
             mini_r=self.tile or 1,
             init_weights="mini" if self.tile else True,
@@ -74,7 +74,7 @@ class MiSS:
     def _check_widths(self, model: nn.Module) -> None:
         """PEFT would name neither the module nor its size."""
         for name in named_targets(model, self.targets, self.layers):
-            inputs, outputs = widths(model, name)
+            inputs, outputs = widths(model, name, linear=True)
             if self.rank > inputs:
                 less = f"Choose {inputs} or less."
                 raise ModelError(f"{name} has only {inputs} inputs.", where="adapter: rank", instead=less)

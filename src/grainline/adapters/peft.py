@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from grainline.adapters._parts import check_modules, check_patterns, find_targets
+from grainline.adapters._parts import check_modules, check_patterns, find_targets, task_type
 from grainline.errors import ModelError, nearest
 from grainline.types import spec
 
@@ -121,16 +121,16 @@ class PEFT:
             raise ValueError(f"{self.type} needs num_virtual_tokens, the length of its prompt")
         if self.targets != "auto" and "target_modules" not in _all_fields(cls):
             raise ValueError(f"{self.type} changes no modules, so it has no targets")
-        self._made(None)
+        self._made(None, "CAUSAL_LM")
 
-    def _made(self, targets: Any) -> Any:
+    def _made(self, targets: Any, task: str | None) -> Any:
         """PEFT's configuration.
 
         Raises:
             ValueError: PEFT refuses it.
         """
         cls = _config_class(self.type)
-        options = {"task_type": "CAUSAL_LM", **_ZERO_START.get(self.type, {}), **self.options}
+        options = {"task_type": task, **_ZERO_START.get(self.type, {}), **self.options}
         if targets is not None:
             options["target_modules"] = targets
         try:
@@ -164,7 +164,7 @@ class PEFT:
         patterns = {name for key, said in self.options.items() if key.endswith("_pattern") for name in said}
         check_patterns(model, patterns)
         try:
-            return self._made(self._targets(model))
+            return self._made(self._targets(model), task_type(model))
         except ValueError as error:
             raise ModelError(f"{error}.", where=f"adapter: peft:type={self.type}") from None
 
