@@ -202,8 +202,6 @@ def _config(model: Any, rank: int, names: list[str]) -> Any:
     import peft
 
     old = model.active_peft_config
-    made = peft.LoraConfig(
-        task_type=old.task_type, r=rank, lora_alpha=rank, target_modules=names, inference_mode=True
-    )
+    made = peft.LoraConfig(task_type=old.task_type, r=rank, lora_alpha=rank, target_modules=names, inference_mode=True)
     made.base_model_name_or_path, made.revision = old.base_model_name_or_path, old.revision
     return made

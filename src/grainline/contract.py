@@ -39,7 +39,7 @@ class Subject:
         adapter: a spec of the adapters room.
         base: the model, without adapter; copied for every check, never changed.
         ids: (rows, tokens) int64 that all comparisons read.
-        tolerance: nats that two exact ways may differ by, from rounding in layer after layer; None: by the base's dtype.
+        tolerance: nats that two exact ways may differ by, layer after layer; None: by the base's dtype.
     """
 
     def __init__(self, adapter: Any, base: Any, ids: Tensor, tolerance: float | None = None) -> None:

@@ -112,7 +112,9 @@ def test_the_triangular_factor_has_a_positive_diagonal(shape: tuple[int, int]) -
     basis = change(adapted(weight, form="qr")).basis_NI
     lower = weight @ basis.T
     assert torch.allclose(lower @ basis, weight, atol=1e-10)
-    assert torch.allclose(lower[: min(shape)].triu(1), torch.zeros(min(shape), min(shape), dtype=torch.float64), atol=1e-10)
+    assert torch.allclose(
+        lower[: min(shape)].triu(1), torch.zeros(min(shape), min(shape), dtype=torch.float64), atol=1e-10
+    )
     assert (lower.diagonal() > 0).all()
 
 

@@ -155,7 +155,10 @@ def test_additive_golden() -> None:
 def test_rotational_golden(values: bool, expected: str) -> None:
     model = with_factors(adapted(golden("W0"), rank=2, mode="rotational", values=values))
     one = change(model)
-    one.spectral_Q_a.generator.data, one.spectral_Q_b.generator.data = golden("cayley_param_a"), golden("cayley_param_b")
+    one.spectral_Q_a.generator.data, one.spectral_Q_b.generator.data = (
+        golden("cayley_param_a"),
+        golden("cayley_param_b"),
+    )
     if values:
         one.spectral_values.data = golden("scale_c") - 1
     assert torch.allclose(one.spectral_Q_a.matrix(), golden("cayley_Qa"), atol=1e-9)

@@ -67,7 +67,7 @@ def named_targets(model: nn.Module, targets: str | Sequence[str], layers: Sequen
 
 
 def widths(model: nn.Module, name: str, *, linear: bool = False) -> tuple[int, int]:
-    """(inputs, outputs) of a layer, under whatever adapters it carries; of a convolution channels times kernel, outputs.
+    """(inputs, outputs) of a layer, under whatever adapters it carries. A convolution has channels times kernel inputs.
 
     Raises:
         ModelError: ``linear``, and it is something else.

@@ -1,4 +1,4 @@
-r"""Any of PEFT's own tuners, by its type: OFT, BOFT, HRA, VeRA, IA3, RoAd, PSOFT, DeLoRA, LoHa, prompt tuning and so on.
+r"""Any of PEFT's own tuners, by its type: OFT, BOFT, HRA, VeRA, IA3, RoAd, PSOFT, DeLoRA, prompt tuning and so on.
 
 ``peft:type=OFT,oft_block_size=16`` makes ``peft.OFTConfig(oft_block_size=16)``. Every field of the configuration of
 that type is an option; its meaning and default are PEFT's, two aside: where PEFT would start away from the base model

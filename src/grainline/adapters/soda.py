@@ -4,8 +4,8 @@ Zhang et al. 2024, arXiv:2405.21050 (WACV 2025). In the form of the official cod
 
 .. math:: W' = U\,\mathrm{diag}(\mathrm{relu}(S + \delta))\,V^T R^T, \qquad R = Q_1 \otimes Q_2 \otimes Q_3
 
-``form=qr`` stands in the paper but not in its code, and is our reading of it: with W = L Q (L lower triangular, Q's rows
-orthonormal, the diagonal of L not negative) the "spectrum" is that diagonal,
+``form=qr`` stands in the paper but not in its code, and is our reading of it: with W = L Q (L lower triangular, Q's
+rows orthonormal, the diagonal of L not negative) the "spectrum" is that diagonal,
 
 .. math:: W' = (L + \mathrm{diag}(\delta))\,Q\,R^T
 
@@ -13,10 +13,10 @@ Each Q_i is a Cayley transform, so that any optimizer keeps it orthogonal; the o
 Adam on the Stiefel manifold. The sizes of Q_i are the three factors of the inputs' number whose squares sum to least
 (4096 = 16 x 16 x 16); the code lists those of one image model. min(in, out) + a^2 + b^2 + c^2 parameters a layer.
 
-Two departures: delta starts at 0, where the code's 0.001 makes the fresh model another one; and the frozen layer is kept,
-where the code deletes it, so that the adapter can be switched off. The svd form stores U, S and V with the adapter, about
-one and a half times the weights' own size; with ``rank`` it shifts the leading values alone, which is ours too, and far
-smaller.
+Two departures: delta starts at 0, where the code's 0.001 makes the fresh model another one; and the frozen layer is
+kept, where the code deletes it, so that the adapter can be switched off. The svd form stores U, S and V with the
+adapter, about one and a half times the weights' own size; with ``rank`` it shifts the leading values alone, which is
+ours too, and far smaller.
 """
 
 from __future__ import annotations

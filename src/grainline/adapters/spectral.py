@@ -1,9 +1,9 @@
 r"""Spectral Adapter: the leading singular vectors of each weight are tuned, additively or by rotation.
 
 Zhang and Pilanci 2024, arXiv:2405.13952 (NeurIPS 2024), in the form of the official code. With W = U diag(S) V', k the
-chosen columns (the ``block``-th ``rank`` of them) and the rest of W untouched:
+chosen columns (from ``block * rank`` on) and the rest of W untouched:
 
-.. math:: W' = W - U_k S_k V_k^T + (U_k + A_U)\,(S_k + c)\,(V_k + A_V)^T        \quad\text{(additive, A = c = 0 at first)}
+.. math:: W' = W - U_k S_k V_k^T + (U_k + A_U)\,(S_k + c)\,(V_k + A_V)^T  \quad\text{(additive, A = c = 0 at first)}
 
 .. math:: W' = W - U_k S_k V_k^T + (U_k Q_a)\,(c\,S_k)\,(V_k Q_b)^T, \quad Q = (I - K)(I + K)^{-1},\ K = (P - P^T)/2
           \quad\text{(rotational)}

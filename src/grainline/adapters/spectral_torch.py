@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,8 +95,10 @@ def _check_fusible(names: Sequence[str], configs: Sequence[Any]) -> SpectralConf
         for field in ("mode", "values", "target_modules"):
             if getattr(config, field) != getattr(configs[0], field):
                 raise ModelError(f"{name!r} differs from {names[0]!r} in {field}.", where="fuse")
-    taken = sorted((tuple(block), name) for name, config in zip(names, configs, strict=True) for block in config.columns)
-    for (block, one), (following, other) in zip(taken, taken[1:], strict=False):
+    taken = sorted(
+        (tuple(block), name) for name, config in zip(names, configs, strict=True) for block in config.columns
+    )
+    for (block, one), (following, other) in itertools.pairwise(taken):
         if following[0] < block[1]:
             raise ModelError(
                 f"{one!r} and {other!r} tune the same columns.", where="fuse", instead="Train them on other blocks."

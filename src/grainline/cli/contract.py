@@ -56,7 +56,9 @@ def contract(
     elif len(found) == 1:
         _one(*found[0])
     else:
-        _print.table(("adapter", "promises", "parameters", "step", "memory", "file"), [_line(*entry) for entry in found])
+        _print.table(
+            ("adapter", "promises", "parameters", "step", "memory", "file"), [_line(*entry) for entry in found]
+        )
     raise typer.Exit(int(any(finding.verdict == "broken" for _, findings, _, _ in found for finding in findings)))
 
 
