@@ -110,6 +110,14 @@ def test_what_has_no_lora_says_why(choice: str, reason: str, tiny_llama: Any) ->
         as_lora(attach(rooms.parse("adapters", choice), tiny_llama))
 
 
+def test_a_quantised_base_is_refused(tiny_llama: Any) -> None:
+    model = subject("lora", tiny_llama).moved()
+    frozen = model.base_model.model.model.layers[0].self_attn.q_proj.base_layer
+    frozen.weight = torch.nn.Parameter(frozen.weight.data.to(torch.int8), requires_grad=False)
+    with pytest.raises(ModelError, match="q_proj is quantised"):
+        as_lora(model)
+
+
 def test_a_run_is_exported_as_lora(toy_run: Any, tmp_path: Path) -> None:
     said = toy_run.export(tmp_path / "lora", format="lora")
     assert said["rank"] == 4

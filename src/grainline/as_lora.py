@@ -91,7 +91,7 @@ def change(layer: Any, name: str) -> Tensor:
     """(outputs, inputs) float32: the merged weight of a PEFT layer minus its frozen one.
 
     Raises:
-        ModelError: the layer is not linear, cannot be merged, or its bias changes.
+        ModelError: the layer is not linear, is quantised, cannot be merged, or its bias changes.
     """
     base = layer.get_base_layer()
     transposed = type(base).__name__ == "Conv1D"
@@ -100,6 +100,12 @@ def change(layer: Any, name: str) -> Tensor:
             f"{name} is a {type(base).__name__}; a LoRA for servers changes linear layers only.",
             where="export",
             instead="Export merged weights instead.",
+        )
+    if not base.weight.is_floating_point():
+        raise ModelError(
+            f"{name} is quantised: a merged weight would be rounded to a few bits.",
+            where="export",
+            instead="Load the base unquantised and attach the saved adapter.",
         )
     merged = copy.deepcopy(layer).double()  # a small change is lost in the rounding of a float32 sum
     before = copy.deepcopy(merged.get_base_layer())
