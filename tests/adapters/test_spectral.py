@@ -92,7 +92,7 @@ def test_what_was_found_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(torch.linalg, "svd", lambda *_, **__: pytest.fail("decomposed again"))
         assert all(torch.equal(a, b) for a, b in zip(factors(large, 4), first, strict=True))
-        factors(large, 4, randomised=True)
+    factors(large, 4, randomised=True)
     factors(large + 1, 4)
     factors(large, 5)
     assert len(list(tmp_path.glob("spectral/*"))) == 4
@@ -174,7 +174,8 @@ def test_the_additive_change_has_twice_the_rank() -> None:
     assert torch.linalg.matrix_rank(forwarded(model).detach() - weight) == 4
 
 
-def test_option_values_moves_the_singular_values_alone() -> None:
+def test_option_values() -> None:
+    """The singular values move, the vectors stay."""
     model = adapted(torch.diag(torch.tensor([5.0, 3.0, 1.0])), rank=2, values=True)
     change(model).spectral_values.data = torch.tensor([0.5, -1.0], dtype=torch.float64)
     assert torch.allclose(forwarded(model), torch.diag(torch.tensor([5.5, 2.0, 1.0], dtype=torch.float64)))

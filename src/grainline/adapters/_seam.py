@@ -77,7 +77,9 @@ def _wrapped(adapter: Adapter, model: nn.Module, config: Any) -> nn.Module:
     except ModelError:
         raise
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"PEFT cannot attach it: {error}", where="adapter") from error
+        targets = getattr(config, "target_modules", None) or "the model"
+        where = targets if isinstance(targets, str) else ", ".join(sorted(targets)[:3])
+        raise ModelError(f"PEFT cannot attach it to {where}: {error}", where="adapter") from error
     getattr(adapter, "attached", lambda _: None)(wrapped)
     return wrapped
 
