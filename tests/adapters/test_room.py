@@ -103,6 +103,20 @@ def test_widths_that_nothing_divides(choice: str, one_thread: None) -> None:
     keeps(["fresh is the base", "it changes the model", "merged is the adapted"], Subject(adapter, base, IDS, 1e-4))
 
 
+@pytest.mark.parametrize("choice", [name for name in rooms.names("adapters") if name != "none"])
+def test_four_bit_base(choice: str, tiny_llama: Any) -> None:
+    """Trains beside weights of 4 bits, leaves them alone, and does not merge into them. Runs where bitsandbytes is."""
+    quantised = pytest.importorskip("bitsandbytes").nn
+    for name, module in list(tiny_llama.model.named_modules()):
+        if isinstance(module, nn.Linear):
+            linear = quantised.Linear4bit(module.in_features, module.out_features, bias=False, quant_type="nf4")
+            linear.weight = quantised.Params4bit(module.weight.data, requires_grad=False, quant_type="nf4")
+            parent, _, own = name.rpartition(".")
+            setattr(tiny_llama.model.get_submodule(parent), own, linear.to("cpu"))
+    subject = Subject(rooms.parse("adapters", choice), tiny_llama, IDS, 1e-4)
+    keeps(["fresh is the base", "it changes the model", "off is the base", "only tagged tensors train"], subject)
+
+
 class Picture(nn.Module):
     """A convolution, and a matrix that reads any leading shape."""
 
