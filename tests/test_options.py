@@ -312,7 +312,7 @@ def _(world: World) -> None:
     assert world.losses(evaluation={"geometry": True}) == world.losses()  # without held-out data too
     for adapter, why in (("none", "no weights to compare"), ("mo-sara", "each token mixes")):
         with pytest.raises((ModelError, RecipeError), match=why):
-            world.run(adapter=adapter, evaluation={"geometry": True})
+            align(**world.toy.choices(world.folder / adapter, adapter=adapter, evaluation={"geometry": True}))
 
 
 @case("evaluation.samples")

@@ -43,15 +43,11 @@ def hyperspherical_energy(weight_OI: Tensor, *, sample: int | None = None, seed:
     total = 0.0
     for start in range(0, len(unit), _CHUNK):
         inverse = torch.cdist(unit[start : start + _CHUNK], unit, compute_mode=exact).reciprocal()
-        total += float(inverse.fill_diagonal_(0).sum()) if start == 0 else float(_without_self(inverse, start).sum())
+        own = torch.arange(len(inverse), device=inverse.device)
+        inverse[own, start + own] = 0
+        total += float(inverse.sum())
     pairs, seen = weight_OI.shape[0] * (weight_OI.shape[0] - 1), len(unit) * (len(unit) - 1)
     return total * pairs / seen if seen else 0.0
-
-
-def _without_self(inverse: Tensor, start: int) -> Tensor:
-    own = torch.arange(len(inverse), device=inverse.device)
-    inverse[own, start + own] = 0
-    return inverse
 
 
 def relative_change(before_OI: Tensor, after_OI: Tensor) -> float:
@@ -92,9 +88,9 @@ def changed_weights(model: Any, most: int | None = None) -> Iterator[tuple[str, 
     layers = [(name, module) for name, module in model.named_modules() if _carries_an_adapter(module)]
     for name, layer in layers if most is None else _evenly(layers, most):
         one = copy.deepcopy(layer).float()
-        before = one.get_base_layer().weight.detach().clone()
+        before = _neurons(one.get_base_layer()).clone()
         one.merge()
-        yield name.removeprefix("base_model.model."), before, one.get_base_layer().weight.detach()
+        yield name.removeprefix("base_model.model."), before, _neurons(one.get_base_layer())
 
 
 def monitor(model: Any, most: int = 12, sample: int = 256) -> dict[str, float]:
@@ -115,6 +111,12 @@ def monitor(model: Any, most: int = 12, sample: int = 256) -> dict[str, float]:
             "spectrum": spectrum_moved(before, after),
         })  # fmt: skip
     return {key: sum(one[key] for one in found) / len(found) for key in found[0]} if found else {}
+
+
+def _neurons(module: Any) -> Tensor:
+    """The weight, one neuron a row: GPT-2's Conv1D holds it transposed."""
+    weight = module.weight.detach()
+    return weight.T if type(module).__name__ == "Conv1D" else weight
 
 
 def _carries_an_adapter(module: Any) -> bool:

@@ -60,3 +60,4 @@ def test_groups_are_refused() -> None:
 def test_added() -> None:
     y, h, up = torch.randn(2, 3, 6), torch.randn(2, 3, 4), torch.randn(6, 4)
     assert torch.allclose(added(y, h, up), y + h @ up.T, atol=1e-6)
+    assert torch.allclose(added(y[0, 0], h[0, 0], up), (y + h @ up.T)[0, 0], atol=1e-6)

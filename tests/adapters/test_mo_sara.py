@@ -66,7 +66,7 @@ def test_merging_says_why_not(tiny_llama: Any) -> None:
     model = attach(MoSARA(), tiny_llama)
     with pytest.raises(ModelError, match="each token mixes its own singular values"):
         model.merge_adapter()
-    assert not any(getattr(module, "merged", False) for module in model.modules())
+    assert not any(getattr(module, "merged_adapters", ()) for module in model.modules())
 
 
 def test_option_experts(tiny_llama: Any) -> None:

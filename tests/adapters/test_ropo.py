@@ -66,7 +66,7 @@ def test_output_is_the_papers_formula(granularity: str) -> None:
     m = torch.tensor(golden["m"], dtype=torch.float64)
     change.ropo_magnitude.data = (m / n).log()
     x = torch.tensor(golden["x"], dtype=torch.float64)
-    assert torch.allclose(changed(x), m * (x @ R) @ (W / n.unsqueeze(1)).T, atol=1e-9)
+    assert torch.allclose(changed(x), m * ((x @ R) @ (W / n.unsqueeze(1)).T), atol=1e-9)
     assert torch.allclose(change.merged(W), (m / n).unsqueeze(1) * W @ R.T, atol=1e-9)
 
 

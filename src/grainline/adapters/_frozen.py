@@ -106,4 +106,4 @@ def _shape(module: Any) -> tuple[int, int, int]:
 
 def added(y: Tensor, h: Tensor, up_OK: Tensor) -> Tensor:
     """y + h up', in one kernel: (..., O) and (..., K)."""
-    return torch.addmm(y.flatten(0, -2), h.flatten(0, -2), up_OK.T).view(y.shape)
+    return torch.addmm(y.reshape(-1, y.shape[-1]), h.reshape(-1, h.shape[-1]), up_OK.T).view(y.shape)

@@ -70,24 +70,52 @@ def tree(width: int) -> list[Stage]:
 
 
 class Givens(OrthogonalMap):
-    """R = B F: a tree of rotations towards the first axis (F), then another tree back (B); 2 (D - 1) angles."""
+    """R = B F: a tree of rotations towards the first axis (F), then another tree back (B); 2 (D - 1) angles.
 
-    def __init__(self, width: int, **like: Any) -> None:
+    The tree has two levels: tournaments in groups of neighbours, then one among their winners and the D mod group
+    coordinates that are left. So R is block-diagonal but for what it does to the winners, and is applied as small
+    matrices: one batched product, whatever the depth, that keeps its input alone for the backward pass.
+    """
+
+    def __init__(self, width: int, *, group: int = 32, **like: Any) -> None:
         super().__init__()
-        self.width = width
-        self.towards = nn.Parameter(torch.zeros(width - 1, **like))  # radians, in the order of the stages of tree()
+        self.width, self.group, self.groups = width, group, width // group
+        self.top = self.groups + width % group  # coordinates of the second level
+        self.towards = nn.Parameter(torch.zeros(width - 1, **like))  # radians: group by group, then the second level
         self.back = nn.Parameter(torch.zeros(width - 1, **like))  # the same order, though the last acts first
 
     def forward(self, x: Tensor) -> Tensor:
-        return turned(x, torch.cat((self.towards, self.back)), self._there_and_back)
+        return self._turned(x, torch.stack((self.towards, -self.back)))
 
     def transposed(self, x: Tensor) -> Tensor:
-        return turned(x, -torch.cat((self.back, self.towards)), self._there_and_back)
+        return self._turned(x, torch.stack((-self.back, self.towards)))
 
-    @property
-    def _there_and_back(self) -> list[Stage]:
-        there = tree(self.width)
-        return there + [stage._replace(first=stage.first + self.width - 1) for stage in there[::-1]]
+    def _turned(self, x: Tensor, angles: Tensor) -> Tensor:
+        """x after the tree of ``angles[0]`` and the transposed tree of ``angles[1]``."""
+        inside = self.groups * (self.group - 1)
+        there, home = tree_matrices(angles[:, inside:], self.top)
+        if not self.groups:
+            return x @ (home.T @ there).T
+        blocks = tree_matrices(angles[:, :inside].reshape(-1, self.group - 1), self.group)
+        first, last = blocks.view(2, self.groups, self.group, self.group)
+        # Beside the block-diagonal part last' first, each group's winner: its first coordinate behind ``first``.
+        rows = torch.cat((last.mT @ first, first[:, :1]), dim=1)
+        grouped = x[..., : self.groups * self.group].unflatten(-1, (self.groups, self.group))
+        turned = torch.einsum("...ni,nji->...nj", grouped, rows)
+        winners = torch.cat((turned[..., self.group], x[..., self.groups * self.group :]), dim=-1)
+        moved = winners @ (home.T @ there).T
+        change = (moved - winners)[..., : self.groups, None]
+        y = torch.addcmul(turned[..., : self.group], change, last[:, 0]).flatten(-2)
+        return y if self.top == self.groups else torch.cat((y, moved[..., self.groups :]), dim=-1)
+
+
+def tree_matrices(angles_BA: Tensor, width: int) -> Tensor:
+    """(B, width, width): the matrices of B trees, each of width - 1 angles in the order of :func:`tree`."""
+    count = len(angles_BA)
+    # All trees turn at once: coordinate i of tree b stands at i * count + b, so that a stage is one slice.
+    rows = torch.eye(width, dtype=angles_BA.dtype, device=angles_BA.device).repeat_interleave(count, dim=1)
+    stages = [Stage(*(count * number for number in stage)) for stage in tree(width)]
+    return turned(rows, angles_BA.T.flatten(), stages).view(width, width, count).permute(2, 1, 0)
 
 
 class Pairs(OrthogonalMap):
@@ -131,16 +159,15 @@ class _Turn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:
         kept, cos, sin = ctx.saved_tensors
-        y, grad, angle = kept.clone(), _rows(outer), torch.empty_like(cos)
+        both, angle, rows = torch.cat((kept, _rows(outer))), torch.empty_like(cos), len(kept)
         for first, gap, pairs in reversed(ctx.stages):
             here = slice(first, first + pairs)
             # The derivative of a rotation by its angle is a quarter turn more: read off behind the rotation.
-            low, high = y[:, :pairs], y[:, gap : gap + pairs]
-            of_low, of_high = grad[:, :pairs], grad[:, gap : gap + pairs]
-            angle[here] = (of_high * low - of_low * high).sum(0)
-            _turn(y, cos[here], -sin[here], gap)
-            _turn(grad, cos[here], -sin[here], gap)
-        return grad.view(outer.shape), angle, None
+            low, high = both[:rows, :pairs], both[:rows, gap : gap + pairs]
+            of_low, of_high = both[rows:, :pairs], both[rows:, gap : gap + pairs]
+            angle[here] = (of_high * low).addcmul_(of_low, high, value=-1).sum(0)
+            _turn(both, cos[here], -sin[here], gap)
+        return both[rows:].reshape(outer.shape), angle, None
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ pairs                 one angle for each pair of coordinates, d / 2
 ====================  ==================================================================================================
 
 m_i is stored as the logarithm of its ratio to the start, so that it cannot change sign (a neuron turned round would
-change the energy). The backward pass keeps one activation: rotations can be undone.
+change the energy). The backward pass keeps one activation: the input that LoRA keeps too, or what it was turned into.
 """
 
 from __future__ import annotations
