@@ -227,7 +227,7 @@ def text(value: Any) -> str:
         for field in dataclasses.fields(value)
         if getattr(value, field.name) != _default(field)
     }
-    changed |= changed.pop(getattr(value, "rest", None), {})
+    changed |= changed.pop(getattr(value, "rest", ""), {})  # another library's options stand beside our own
     written = [f"{key}={_format(option)}" for key, option in changed.items()]
     return name_of(type(value)) + (":" + ",".join(written) if written else "")
 
