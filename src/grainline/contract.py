@@ -91,7 +91,12 @@ def base(model: str = "") -> Any:
         return models.load(model).model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = LlamaConfig(**sizes, num_hidden_layers=2, vocab_size=256, initializer_range=0.1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

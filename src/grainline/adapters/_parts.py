@@ -80,7 +80,7 @@ def widths(model: nn.Module, name: str, *, linear: bool = False) -> tuple[int, i
         raise ModelError(f"{name} is a {kind}, not a linear layer.", where="adapter: targets", instead="Leave it out.")
     if hasattr(module, "in_features"):  # a quantised weight has another shape
         return module.in_features, module.out_features  # type: ignore[return-value]
-    first, second = module.weight.flatten(1).shape  # type: ignore[union-attr, operator]
+    first, second = module.weight.flatten(1).shape  # type: ignore[operator]
     return (first, second) if kind == "Conv1D" else (second, first)
 
 

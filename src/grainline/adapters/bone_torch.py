@@ -25,10 +25,11 @@ class LeanBatLinear(MissLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         active = [name for name in self.active_adapters if name in self.miss_block]
-        plain = type(self.get_base_layer()) is nn.Linear and not args and not kwargs
+        layer: Any = self.get_base_layer()
+        plain = type(layer) is nn.Linear and not args and not kwargs
         if self.disable_adapters or self.merged or len(active) != 1 or not plain:
             return super().forward(x, *args, **kwargs)
-        blocks_ARR, layer = self.miss_block[active[0]], self.get_base_layer()
+        blocks_ARR = self.miss_block[active[0]]
         weight_OI, bias = layer.weight.to(blocks_ARR.dtype), layer.bias
         x_TI = x.to(blocks_ARR.dtype).flatten(0, -2)
         few = 2 * len(x_TI) < blocks_ARR.shape[-1]

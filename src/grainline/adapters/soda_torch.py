@@ -14,6 +14,10 @@ from grainline.adapters._tuner import Change, TunerConfig
 
 
 class SodaChange(Change):
+    basis_NI: Tensor
+    values_N: Tensor
+    left_ON: Tensor
+
     def __init__(self, layer: Frozen, config: SodaConfig, name: str) -> None:
         super().__init__(layer, config, name)
         least, like = min(layer.outputs, layer.fan_in), layer.like

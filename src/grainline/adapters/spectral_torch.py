@@ -18,6 +18,10 @@ from grainline.errors import ModelError
 
 
 class SpectralChange(Change):
+    U: Tensor  # (outputs, K)
+    S: Tensor  # (K,)
+    V: Tensor  # (fan_in, K)
+
     def __init__(self, layer: Frozen, config: SpectralConfig, name: str) -> None:
         super().__init__(layer, config, name)
         rank, like = sum(stop - start for start, stop in config.columns), layer.like

@@ -47,9 +47,8 @@ def contract(
     found = []
     for text, spec in zip(adapters, specs, strict=True):
         subject = contracts.Subject(spec, base, contracts.tokens(base, 2, 16))
-        findings, upkeep, ratios = contracts.examine(subject), None, {}
-        if cost:
-            upkeep, ratios = _upkeep(subject, shape)
+        findings = contracts.examine(subject)
+        upkeep, ratios = _upkeep(subject, shape) if cost else (None, {})
         found.append((text, findings, upkeep, ratios))
     if json:
         _print.as_json([_as_dict(*entry) for entry in found])
