@@ -129,9 +129,6 @@ class Picture(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.matrix(self.convolution(x).movedim(1, -1))
 
-    def prepare_inputs_for_generation(self, *_: Any, **__: Any) -> None:
-        """Asked for by PEFT's causal wrapper."""
-
 
 @pytest.mark.parametrize("target", ["convolution", "matrix"])
 @pytest.mark.parametrize("choice", [name for name in rooms.names("adapters") if name != "none"])
