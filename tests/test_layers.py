@@ -39,23 +39,42 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch"}
+SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
+"""Further shared modules of a room, beside _parts and _seam."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
-VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "generation", "publish"})
+VERBS = frozenset(
+    {
+        "contract",
+        "upkeep",
+        "forecast",
+        "rehearsal",
+        "doctor",
+        "machine",
+        "replay",
+        "conversation",
+        "generation",
+        "publish",
+    }
+)
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset(),
     "geometry": frozenset(),
+    "peft_hook": frozenset({"adapters._tuner"}),
     "rooms": frozenset({"errors"}),
     "presets": frozenset(),
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
-    "models": CURRENCY | {"pretrained", "atomic"},
+    "places": frozenset(),
+    "models": CURRENCY | {"pretrained", "atomic", "places"},
     "probe": CURRENCY,
     "publish": CURRENCY,
-    "export": CURRENCY | {"models", "probe", "atomic"},
     "launch": CURRENCY | CHOICES | {"models"},
+    "as_lora": CURRENCY,
+    "export": CURRENCY | {"models", "probe", "atomic", "as_lora"},
+    "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
@@ -65,6 +84,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "curation": CURRENCY | {"data", "forward", "rewards"},
     "generation": frozenset(),
     "evaluation": CURRENCY | {"data", "forward", "generation"},
+    "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
     "atomic": frozenset(),
@@ -95,14 +115,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     | CHOICES
     | VERBS
     | {"runs", "rounds", "study", "averaging", "report", "__init__"},
-    "__init__": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "rounds", "study", "averaging", "report"},
+    "__init__": CURRENCY
+    | SEAMS
+    | STAGES
+    | RUN
+    | CHOICES
+    | {"runs", "rounds", "study", "averaging", "report", "peft_hook"},
     "__main__": frozenset({"cli"}),
 }
 """Unit -> what it may import of ours, beside itself. Files in rooms follow :func:`allowed_in_room`."""
 
 HEAVY = frozenset({"torch", "transformers", "peft", "accelerate", "datasets", "trl"})
 """Packages that take seconds to import, or bring one that does."""
-LIGHT = CHOICES | {"__init__", "__main__", "cli", "errors", "types"}
+LIGHT = CHOICES | {"__init__", "__main__", "cli", "errors", "types", "peft_hook"}
 """Units that import nothing heavy when they are imported, and of ours only each other; so are methods."""
 NEVER_TORCH = frozenset({"report"})
 """Units that import nothing heavy at all, not even inside a function."""
@@ -149,12 +174,19 @@ def unit_of(name: str, root: Path) -> str:
 
 
 def allowed_in_room(room: str, stem: str) -> set[str]:
-    """A method: the currency, its room's parts and seam, and its own modules. The seam may use the parts."""
+    """A method: the currency, its room's shared modules and seam, and its own modules. The seam may use the parts.
+
+    Modules with an underscore are shared mathematics; those other than _parts and _seam (``adapters/_tuner.py``) import
+    torch, so methods with weights use them from their ``_torch`` siblings.
+    """
     method = stem.removesuffix("_torch")
-    own = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()}.get(
-        stem, {"_parts", "_parts_torch", "_seam", method, f"{method}_torch"}
-    )
-    return {*CURRENCY, *(f"{room}.{name}" for name in own)}
+    shared = set(SHARED.get(room, ()))
+    own: dict[str, set[str]] = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()} | {
+        part: {"_parts", *shared} for part in shared
+    }
+    kept = {"atomic", "places"} if stem == "_spectral" else set()  # decompositions are worth keeping on disk
+    mine = own.get(stem, {"_parts", "_seam", method, f"{method}_torch", *shared})
+    return {*CURRENCY, *kept, *(f"{room}.{name}" for name in mine)}
 
 
 def violations(root: Path) -> list[str]:
@@ -191,7 +223,7 @@ def test_imports_point_downhill() -> None:
 
 # ------------------------------------------------------------------------------------ the loop never asks a name
 
-ORDINARY_WORDS = frozenset({"none", "sequence"})
+ORDINARY_WORDS = frozenset({"none", "sequence", "miss", "bone"})
 """Methods whose names are also words of the language: for these only a comparison counts as asking."""
 
 

@@ -305,6 +305,19 @@ def _(world: World) -> None:
     assert looks(world.evaluated(every=1, best="-eval_test_rewards/margins", patience=1)) == [0, 1, 2]
 
 
+@case("evaluation.geometry")
+def _(world: World) -> None:
+    keys = {f"geometry_{key}" for key in ("energy", "change", "angle", "spectrum")}
+    plain, looked = world.evaluated().metrics, world.evaluated(geometry=True, every=2).metrics
+    assert not any(keys & set(line) for line in plain)
+    assert [line["step"] for line in looked if keys <= set(line)] == [2, 3]
+    assert 0 < looked[-1]["geometry_change"] < 1
+    assert world.losses(evaluation={"geometry": True}) == world.losses()  # without held-out data too
+    for adapter, why in (("none", "no weights to compare"), ("mo-sara", "each token mixes")):
+        with pytest.raises((ModelError, RecipeError), match=why):
+            align(**world.toy.choices(world.folder / adapter, adapter=adapter, evaluation={"geometry": True}))
+
+
 @case("evaluation.samples")
 def _(world: World) -> None:
     assert not (world.evaluated().folder / "samples.jsonl").exists()

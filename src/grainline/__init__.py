@@ -3,7 +3,8 @@
 >>> import grainline as gl
 >>> run = gl.align("smollm2-135m-instruct", "pairs.jsonl", objective="dpo:beta=0.1", out="runs/first")
 
-Importing this package imports no torch; the names below load what they need when they are first used.
+Importing this package imports no torch; the names below load what they need when they are first used. Adapters of ours
+are known to PEFT from here on (:mod:`grainline.peft_hook`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from grainline import peft_hook
+
 __version__ = "0.1.0"
 __all__ = ["Recipe", "Run", "align", "run"]
 
 _HOME = {"align": "runs", "run": "runs", "Run": "runs", "Recipe": "recipe"}
+
+peft_hook.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import export, models, rooms
+from grainline import export, geometry, models, rooms
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.order import Order
@@ -129,6 +129,21 @@ class Engine:
         rank = {e.record.id: i for i, e in enumerate(examples)}
         rows.sort(key=lambda row: rank[row["id"]])
         return preferences.Evaluation(preferences.summarise(rows, {e.record.id: e.prompt for e in examples}), rows)
+
+    def geometry(self, most: int = 12) -> dict[str, float]:
+        """What the adapter did to the weights: ``geometry_*`` of :func:`grainline.geometry.monitor`.
+
+        Raises:
+            RecipeError: there is no adapter, or none that stands for changed weights.
+        """
+        found = geometry.monitor(self.scorer.model, most)
+        if not found:
+            raise RecipeError(
+                f"adapter={rooms.text(self.recipe.adapter)} has no weights to compare with the base's.",
+                where="evaluation.geometry",
+                instead="Leave it off.",
+            )
+        return {f"geometry_{key}": value for key, value in found.items()}
 
     def trainable(self) -> list[Tagged]:
         """Every tensor that trains, with its role; see :func:`trainable`."""

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grainline import atomic, models, probe
+from grainline import as_lora, atomic, models, probe
 from grainline.errors import ModelError, RunError, nearest
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from grainline.recipe import ModelChoice
 
-FORMATS = ("merged", "peft")
+FORMATS = ("lora", "merged", "peft")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -98,8 +98,12 @@ def merged(model: Any, dtype: torch.dtype | None = None) -> Any:
             where="merge",
             instead="Load the base unquantised, attach the saved adapter, and merge that.",
         )
+    as_lora.check_mergeable(model)
     target = dtype or next(tensor for _, tensor in models.base_parameters(model)).dtype
-    return copy.deepcopy(model).to(torch.float32).merge_and_unload(safe_merge=True).to(target)
+    try:
+        return copy.deepcopy(model).to(torch.float32).merge_and_unload(safe_merge=True).to(target)
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(f"PEFT cannot merge this adapter: {error}.", where="merge") from error
 
 
 def write_merged(
@@ -127,6 +131,31 @@ def write_merged(
         (temporary / "README.md").write_text(card(model, methods=methods, merged=True, facts=facts), encoding="utf-8")
         _write_facts(temporary, "merged", model, facts | {"probe_tokens": len(stored.ids)})
     return error
+
+
+def write_lora(
+    model: Any,
+    folder: Path,
+    *,
+    tokenizer: Any = None,
+    ids: Sequence[int] | None = None,
+    rank: int | None = None,
+    methods: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write a plain LoRA in the place of the adapter, read it again, and say how far it is from the adapter.
+
+    Raises:
+        ModelError: as :func:`grainline.as_lora.as_lora`.
+    """
+    stored = probe.measure(model, _ids(tokenizer, ids))
+    made = as_lora.as_lora(model, rank)
+    with atomic.folder(folder) as temporary:
+        made.save(temporary)
+        again = load_adapter(copy.deepcopy(model).unload(), temporary, check=False)
+        facts = made.facts | {"max_error_nats": probe.distance(again, stored)}
+        probe.write(probe.measure(again, stored.ids), temporary)
+        (temporary / "README.md").write_text(card(model, methods=methods, facts=facts), encoding="utf-8")
+        return _write_facts(temporary, "lora", model, facts | {"dtype": probe.dtype_name(model)})
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -240,17 +269,21 @@ def export(
     *,
     base: ModelChoice | models.Choice | str | None = None,
     methods: Sequence[str] = (),
+    rank: int | None = None,
 ) -> dict[str, Any]:
     """A run's (or any saved) adapter -> a folder that others can load, checked; returns what ``export.json`` says.
 
-    ``peft`` is the adapter itself, tried on its base; ``merged`` is a whole model. ``base`` is the model to attach to:
-    by default the one of the run's recipe or, without a run, the one PEFT's configuration names.
+    ``peft`` is the adapter itself, tried on its base; ``lora`` a plain LoRA of ``rank`` in its place (see
+    :mod:`grainline.as_lora`); ``merged`` a whole model. ``base`` is the model to attach to: by default the one of the
+    run's recipe or, without a run, the one PEFT's configuration names.
 
     Raises:
         RunError: no adapter in ``source``. ModelError: see :func:`load_adapter`. The choice of ``format`` is checked.
     """
     if format not in FORMATS:
         raise ModelError(f"no format {format!r}.", where="export", instead=nearest(format, FORMATS))
+    if rank is not None and format != "lora":
+        raise ModelError(f"format {format} has no rank.", where="export", instead="Choose format lora.")
     source, to = Path(source), Path(to)
     folder = source / "adapter" if (source / "adapter").is_dir() else source
     if not (folder / CONFIG).is_file() and not (folder / "config.json").is_file():
@@ -263,6 +296,8 @@ def export(
     if format == "merged" and _is_peft(adapted):
         write_merged(adapted, to, tokenizer=loaded.tokenizer, ids=ids, methods=methods)
         return json.loads((to / "export.json").read_text(encoding="utf-8"))
+    if format == "lora" and _is_peft(adapted):
+        return write_lora(adapted, to, tokenizer=loaded.tokenizer, ids=ids, rank=rank, methods=methods)
     with atomic.folder(to) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
         error = probe.check(adapted, folder) if ids else None

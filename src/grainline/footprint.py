@@ -78,7 +78,7 @@ def cost(model: Any, batch: Batch, *, fuse: bool = True) -> Cost:
     for train in (False, True):
         scorer.train(train)
         with _Attention.counting(measured.squares) as attention, _Counter() as counter:
-            with torch.set_grad_enabled(train), _kept(model) as kept:
+            with torch.set_grad_enabled(train), kept_for_backward(model) as held:
                 token = scorer(batch).token
             if train:
                 token.sum().backward()
@@ -86,7 +86,7 @@ def cost(model: Any, batch: Batch, *, fuse: bool = True) -> Cost:
     for parameter in model.parameters():
         parameter.grad = None
     (forward, attended), (trained, _) = counts
-    return Cost(forward, trained, attended, sum(kept.values()))
+    return Cost(forward, trained, attended, sum(held.values()))
 
 
 def logits(model: Any, answer_tokens: int) -> int:
@@ -160,7 +160,7 @@ def forget_peak(device: Any = "cpu") -> None:
 
 
 @contextmanager
-def _kept(model: Any) -> Iterator[dict[int, int]]:
+def kept_for_backward(model: Any) -> Iterator[dict[int, int]]:
     """Bytes of each storage that autograd keeps meanwhile, without the model's own."""
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     found: dict[int, int] = {}

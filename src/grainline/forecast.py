@@ -162,14 +162,10 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
     if recipe.model.adapter is not None:
         config = export.read_config(Path(recipe.model.adapter))
         config.inference_mode = False
-    else:
-        config = recipe.adapter.config(model)
-    if config is None:
-        return adapters.attach(recipe.adapter, model), 1
-    # Starting values need weights, and are not wanted here. Those that move the base are shipped at twice the rank.
-    moved = str(getattr(config, "init_lora_weights", "")).startswith(("pissa", "olora"))
-    config.init_lora_weights = True
-    return peft.get_peft_model(model, config), 2 if moved else 1
+        return peft.get_peft_model(model, config), 1
+    attached = adapters.attach_shapes(recipe.adapter, model)
+    twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(("pissa", "olora"))
+    return attached, 2 if twice else 1  # what moves the base is shipped at twice the rank
 
 
 def _weights(recipe: Recipe, model: Any) -> dict[str, int]:

@@ -16,7 +16,6 @@ import difflib
 import hashlib
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline import atomic, pretrained
 from grainline.errors import ModelError, nearest
+from grainline.places import cache_dir as cache_dir
 
 if TYPE_CHECKING:
     import torch
@@ -158,11 +158,6 @@ def locate(choice: ModelChoice | Choice | str) -> Place:
     return Place(name, f"{name}{f' at {choice.revision}' if choice.revision else ''}: Hugging Face hub or its cache")
 
 
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$GRAINLINE_CACHE``, or ``~/.cache/grainline``."""
-    return Path(os.environ.get("GRAINLINE_CACHE") or Path.home() / ".cache" / "grainline").expanduser()
-
-
 def device(name: str = "auto") -> torch.device:
     """auto = CUDA, then MPS, then CPU; otherwise the torch device of that name.
 
@@ -247,12 +242,15 @@ def base_parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if child in module._modules
     }
     peft_model = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    home = ""
+    if peft_model:  # a learnt prompt leaves the model itself as it is
+        home = "base_model." if model.get_base_model() is model.base_model else "base_model.model."  # type: ignore[operator]
     for name, tensor in model.named_parameters():
         wraps = [(outer, kept) for outer, kept in inner.items() if name.startswith(outer)]
-        foreign = peft_model and not name.startswith("base_model.model.")
+        foreign = not name.startswith(home)
         if foreign or not all(name.startswith(kept) for _, kept in wraps):
             continue
-        bare = name.removeprefix("base_model.model.") if peft_model else name
+        bare = name.removeprefix(home)
         yield bare.replace(".base_layer.", ".").replace(".original_module.", "."), tensor
 
 

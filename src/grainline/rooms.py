@@ -225,12 +225,14 @@ def text(value: Any) -> str:
         return " + ".join(f"{_scalar(c)}*{text(term)}" if c != 1 else text(term) for c, term in value.terms)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return getattr(value, "__name__", type(value).__name__)
-    changed = [
-        f"{field.name}={_format(getattr(value, field.name))}"
+    changed = {
+        field.name: getattr(value, field.name)
         for field in dataclasses.fields(value)
         if getattr(value, field.name) != _default(field)
-    ]
-    return name_of(type(value)) + (":" + ",".join(changed) if changed else "")
+    }
+    changed |= changed.pop(getattr(value, "rest", ""), {})  # another library's options stand beside our own
+    written = [f"{key}={_format(option)}" for key, option in changed.items()]
+    return name_of(type(value)) + (":" + ",".join(written) if written else "")
 
 
 def _terms(choice: str) -> list[tuple[float, str]]:
@@ -266,6 +268,10 @@ def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
 def _build(room: str, name: str, options: dict[str, Any]) -> Any:
     cls = load(room, name)
     known = {field.name for field in dataclasses.fields(cls)}
+    if rest := getattr(cls, "rest", None):  # this field takes what another library calls its options
+        others = {key: option for key, option in options.items() if key not in known}
+        options = {key: option for key, option in options.items() if key in known}
+        options |= {rest: {**options.get(rest, {}), **others}} if others else {}
     for key in options:
         if key not in known:
             raise SpecError(f"{name} has no option {key!r}.", instead=nearest(key, known))

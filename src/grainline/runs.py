@@ -140,6 +140,8 @@ def run(
         reference = engine.reference([*used, *held_out], quiet=quiet)
         engine.attach(folder)
         _check_best(recipe, engine, prepared, reference)
+        if recipe.evaluation.geometry:
+            engine.geometry(1)  # a mixture of weights cannot be looked at: said now, not at the first evaluation
         parameters = engine.trainable()
         if recipe.max_tokens == "auto":
             settled = budget.settle(recipe, engine, order, steps, reference)
@@ -166,7 +168,7 @@ def run(
         for name, rows in prepared.held_out.items():
             metrics = engine.evaluate(rows, reference, start=start).metrics
             found |= {f"eval_{name}_{key}": value for key, value in metrics.items()}
-        return found
+        return found | (engine.geometry() if recipe.evaluation.geometry and not start else {})
 
     measured = (folder / "metrics.jsonl").is_file()  # by a run that is resumed
     accelerator.wait_for_everyone()
@@ -189,7 +191,7 @@ def run(
             plan,
             folder,
             reference=reference,
-            evaluate=evaluate if prepared.held_out else None,
+            evaluate=evaluate if prepared.held_out or recipe.evaluation.geometry else None,
             callbacks=[*([] if quiet else [bar]), *watching, *callbacks],
             accelerator=accelerator,
             resume=resume,
@@ -279,9 +281,10 @@ class Run:
         """The run on one page, with ``others`` beside it: a notebook shows it, ``.save("page.html")`` writes it."""
         return page([self.folder, *(run.folder if isinstance(run, Run) else run for run in others)])
 
-    def export(self, to: str | Path, *, format: str = "peft") -> dict[str, Any]:
-        """Write the adapter for other tools: ``peft`` (PEFT's two files) or ``merged`` (a plain model folder)."""
-        return export.export(self.folder, to, format, methods=_methods(self.recipe))
+    def export(self, to: str | Path, *, format: str = "peft", rank: int | None = None) -> dict[str, Any]:
+        """Write the adapter for other tools: ``peft`` (PEFT's two files), ``lora`` (a plain LoRA of ``rank`` that does
+        the same) or ``merged`` (a plain model folder)."""
+        return export.export(self.folder, to, format, methods=_methods(self.recipe), rank=rank)
 
 
 def _check_best(recipe: Recipe, engine: Engine, prepared: Prepared, reference: Reference | None) -> None:

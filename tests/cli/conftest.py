@@ -34,8 +34,8 @@ class StandIn(types.ModuleType):
                 stand_in.asked.append((self.folder, data))
                 return {name: {"loss": 0.5} for name in data}
 
-            def export(self, to: Any, *, format: str) -> dict[str, Any]:
-                stand_in.asked.append((self.folder, to, format))
+            def export(self, to: Any, *, format: str, rank: int | None) -> dict[str, Any]:
+                stand_in.asked.append((self.folder, to, format, rank))
                 return {"path": str(to), "difference": 0.0001234567}
 
         self.Run: Any = Run

@@ -11,13 +11,16 @@ import pytest
 from grainline import cli
 
 
-@pytest.mark.parametrize(("options", "format"), [([], "peft"), (["--format", "merged"], "merged")])
+@pytest.mark.parametrize(
+    ("options", "format", "rank"),
+    [([], "peft", None), (["--format", "merged"], "merged", None), (["--format", "lora", "--rank", "8"], "lora", 8)],
+)
 def test_what_is_written_is_said(
-    options: list[str], format: str, align: Any, capsys: pytest.CaptureFixture[str]
+    options: list[str], format: str, rank: int | None, align: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(["export", "runs/x", "--to", "there", *options])
-    assert align.asked == [(Path("runs/x"), "there", format)]
+    assert align.asked == [(Path("runs/x"), "there", format, rank)]
     assert capsys.readouterr().out == "path: there\ndifference: 0.0001235\n"
 
 

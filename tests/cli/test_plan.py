@@ -10,7 +10,7 @@ import pytest
 
 from _toy import Toy
 from grainline import cli
-from grainline.cli.plan import flops, seconds, size
+from grainline.cli.plan import flops, seconds, size, split
 
 
 def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -62,6 +62,32 @@ def test_a_probe(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     found = json.loads(planned(capsys, *words(toy), "--probe", "--json"))["probe"]
     assert found["total"] > found["training"] > 0
     assert list(tmp_path.iterdir()) == []  # not even the run's folder
+
+
+def test_a_table_of_adapters(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = "lora:rank=4,alpha=8,bone:block=8,shira,none"
+    out = planned(capsys, *words(toy), "--adapters", wanted)
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
+    assert lines["lora:rank=4,alpha=8"][1] == "4,096"
+    assert lines["bone:block=8"][1] == f"{2 * 8 * (32 + 16 + 16 + 32 + 64 + 64 + 32):,}"
+    assert lines["none"][1] == f"{43_808 - 4_096:,}"  # the model alone
+    assert "cannot be counted without weights" in " ".join(lines["shira:"])
+    found = json.loads(planned(capsys, *words(toy), "--adapters", wanted, "--json"))
+    assert list(found) == ["lora:rank=4,alpha=8", "bone:block=8", "shira", "none"]
+    alone = json.loads(planned(capsys, *words(toy, adapter="lora:rank=4,alpha=8"), "--json"))
+    assert found["lora:rank=4,alpha=8"]["trainable"] == alone["trainable"]
+    assert found["lora:rank=4,alpha=8"]["memory"]["activations"] == alone["memory"]["activations"]
+
+
+def test_adapters_are_told_from_options() -> None:
+    assert split("lora") == ["lora"]
+    assert split("peft:type=OFT,oft_block_size=8, miss,adapter_x") == [
+        "peft:type=OFT,oft_block_size=8", "miss", "adapter_x",
+    ]  # fmt: skip
+    assert split("lora:rank_pattern={q_proj: 2, v_proj: 4},layers=[0, 1],bone") == [
+        "lora:rank_pattern={q_proj: 2, v_proj: 4},layers=[0, 1]", "bone",
+    ]  # fmt: skip
+    assert split("") == []
 
 
 def test_units() -> None:

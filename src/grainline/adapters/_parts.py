@@ -26,10 +26,24 @@ def find_targets(
     Raises:
         ModelError: a target that matches nothing, or a layer the model does not have; the message lists what exists.
     """
+    found = named_targets(model, targets, layers)
+    if layers is not None:
+        return found
+    return targets if isinstance(targets, str) else list(targets)
+
+
+def named_targets(model: nn.Module, targets: str | Sequence[str], layers: Sequence[int] | None = None) -> list[str]:
+    """Full names of the modules that ``targets`` and ``layers`` mean, without PEFT's wrapping.
+
+    Raises:
+        ModelError: as :func:`find_targets`.
+    """
     names = weight_modules(model)
     suffixes = {name.rpartition(".")[2] for name in names}
     if targets == "all-linear":
-        found = [name for name in names if _is_linear(_base(model).get_submodule(name))]
+        head = getattr(unwrapped(model), "get_output_embeddings", lambda: None)()
+        linear = {name: module for name in names if _is_linear(module := unwrapped(model).get_submodule(name))}
+        found = [name for name, module in linear.items() if module is not head]  # as PEFT does
     elif isinstance(targets, str):
         found = [name for name in names if _matches(targets, name)]
         if not found:
@@ -42,7 +56,7 @@ def find_targets(
                 raise _missing(f"no module {target!r}.", "targets", target, suffixes)
         found = [name for name in names if any(_ends_with(name, target) for target in targets)]
     if layers is None:
-        return targets if isinstance(targets, str) else list(targets)
+        return found
     there = {number for name in names if (number := _layer(name)) is not None}
     for layer in layers:
         if layer not in there:
@@ -52,6 +66,24 @@ def find_targets(
     if not chosen:
         raise ModelError(f"no target lies in layers {list(layers)}.", where="adapter: layers")
     return chosen
+
+
+def widths(model: nn.Module, name: str, *, linear: bool = False) -> tuple[int, int]:
+    """(inputs, outputs) of a layer, under whatever adapters it carries. A convolution has channels times kernel inputs.
+
+    Raises:
+        ModelError: ``linear``, and it is something else.
+    """
+    module = unwrapped(model).get_submodule(name)
+    while "base_layer" in module._modules:
+        module = module._modules["base_layer"]  # type: ignore[assignment]
+    kind = type(module).__name__
+    if linear and "Linear" not in kind:
+        raise ModelError(f"{name} is a {kind}, not a linear layer.", where="adapter: targets", instead="Leave it out.")
+    if hasattr(module, "in_features"):  # a quantised weight has another shape
+        return module.in_features, module.out_features  # type: ignore[return-value]
+    first, second = module.weight.flatten(1).shape  # type: ignore[operator]
+    return (first, second) if kind == "Conv1D" else (second, first)
 
 
 def check_patterns(model: nn.Module, patterns: Iterable[str]) -> None:
@@ -73,7 +105,7 @@ def check_modules(model: nn.Module, modules: Iterable[str]) -> None:
     Raises:
         ModelError: one is not.
     """
-    names = [name for name, _ in _base(model).named_modules() if name]
+    names = [name for name, _ in unwrapped(model).named_modules() if name]
     for module in modules:
         if not any(_ends_with(name, module) for name in names):
             suffixes = {name.rpartition(".")[2] for name in names}
@@ -84,7 +116,7 @@ def weight_modules(model: nn.Module) -> list[str]:
     """Names of the modules that hold a matrix (linear, convolution, embedding), without PEFT's wrapping."""
     names: list[str] = []
     wrapped: list[str] = []
-    for name, module in _base(model).named_modules():
+    for name, module in unwrapped(model).named_modules():
         if name.startswith(tuple(wrapped)):
             continue  # inside a layer that already carries an adapter
         if "base_layer" in module._modules:
@@ -95,7 +127,13 @@ def weight_modules(model: nn.Module) -> list[str]:
     return names
 
 
-def _base(model: nn.Module) -> nn.Module:
+def task_type(model: nn.Module) -> str | None:
+    """What PEFT is to be told that the model is for: it asks more of causal models than other ones can give."""
+    return "CAUSAL_LM" if hasattr(unwrapped(model), "prepare_inputs_for_generation") else None
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model under a PeftModel, or the model itself."""
     wrapped = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
     return model.get_base_model() if wrapped else model  # type: ignore[operator]
 

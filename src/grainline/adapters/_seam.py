@@ -11,6 +11,8 @@ and says of itself
                   anything random or position-dependent inside an answer cannot share a prompt between answers
 ``changes_base``  True where attaching alters the frozen weights, so that "adapter off" is not the base model
 ``roles``         name of PEFT's parameter container -> role, e.g. {"lora_A": "down", "lora_B": "up"}
+``exceptions``    (optional) promise of ``contract.py`` that it does not make -> why
+``attached``      (optional) a function of the wrapped model, called once a fresh adapter is on it
 ================  ==================================================================================================
 
 The functions below attach and question any of them. torch and peft are imported where they are used.
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from grainline.errors import ModelError
 from grainline.types import Tagged
 
 if TYPE_CHECKING:
@@ -37,13 +40,48 @@ class Adapter(Protocol):
 
 
 def attach(adapter: Adapter, model: nn.Module) -> nn.Module:
-    """Wrap ``model`` with a fresh adapter (a :class:`peft.PeftModel`), or free all its weights for ``none``."""
-    import peft
+    """Wrap ``model`` with a fresh adapter (a :class:`peft.PeftModel`), or free all its weights for ``none``.
 
+    Raises:
+        ModelError: the model cannot carry it.
+    """
     config = adapter.config(model)
     if config is None:
         return model.requires_grad_(True)
-    return peft.get_peft_model(model, config)
+    return _wrapped(adapter, model, config)
+
+
+def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
+    """:func:`attach` on a model of the meta device: tensors of the right shapes, for counting.
+
+    Raises:
+        ModelError: PEFT refuses the model, or needs the values of its weights.
+    """
+    config = adapter.config(model)
+    if config is None:
+        return model.requires_grad_(True)
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True  # other starts need weights
+    try:
+        return _wrapped(adapter, model, config)
+    except (ModelError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelError(f"it cannot be counted without weights ({reason})", where="adapter") from error
+
+
+def _wrapped(adapter: Adapter, model: nn.Module, config: Any) -> nn.Module:
+    import peft
+
+    try:
+        wrapped = peft.get_peft_model(model, config)
+    except ModelError:
+        raise
+    except (ValueError, TypeError, NotImplementedError) as error:
+        targets = getattr(config, "target_modules", None) or "the model"
+        where = targets if isinstance(targets, str) else ", ".join(sorted(targets)[:3])
+        raise ModelError(f"PEFT cannot attach it to {where}: {error}", where="adapter") from error
+    getattr(adapter, "attached", lambda _: None)(wrapped)
+    return wrapped
 
 
 def tagged(adapter: Adapter, model: nn.Module) -> list[Tagged]:

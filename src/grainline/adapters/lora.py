@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from grainline.adapters._parts import check_modules, check_patterns, find_targets
+from grainline.adapters._parts import check_modules, check_patterns, find_targets, task_type
 from grainline.types import spec
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class LoRA:
         check_patterns(model, (*self.rank_pattern, *self.alpha_pattern))
         check_modules(model, self.modules_to_save)
         return peft.LoraConfig(
-            task_type="CAUSAL_LM",
+            task_type=task_type(model),
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type] # PEFT computes with floats, and stores them
             lora_dropout=self.dropout,

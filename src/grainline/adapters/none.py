@@ -20,6 +20,11 @@ class NoAdapter:
     layouts: ClassVar[frozenset[str]] = frozenset({"tree", "packed", "padded"})
     roles: ClassVar[dict[str, str]] = {}  # every tensor has the role "weight"
     changes_base: ClassVar[bool] = True
+    exceptions: ClassVar[dict[str, str]] = {
+        "merged is the adapted": "there is nothing to merge",
+        "unmerging restores": "there is nothing to merge",
+        "bfloat16 base": "the weights train as they are held, so a run asks for float32",
+    }
 
     def config(self, model: nn.Module) -> None:
         """Nothing is attached."""

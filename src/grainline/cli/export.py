@@ -9,13 +9,18 @@ import typer
 
 from grainline.errors import UserError, nearest
 
-FORMATS = ("peft", "merged")
+FORMATS = ("peft", "lora", "merged")
 
 
 def export(
     run: Annotated[str, typer.Argument(help="The folder of a run.")],
     to: Annotated[str, typer.Option("--to", help="The folder to write.")],
-    format: Annotated[str, typer.Option("--format", help="peft: an adapter; merged: a whole model.")] = "peft",
+    format: Annotated[
+        str, typer.Option("--format", help="peft: the adapter; lora: a plain LoRA like it; merged: a whole model.")
+    ] = "peft",
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=1, help="Of format lora; without it the smallest exact one, or 64.")
+    ] = None,
     push: Annotated[
         str, typer.Option("--push-to-hub", metavar="OWNER/NAME", help="Then upload the folder; private if it is new.")
     ] = "",
@@ -27,6 +32,7 @@ def export(
     Examples:
       grainline export runs/first --to adapter
       grainline export runs/first --format merged --to model
+      grainline export runs/first --format lora --rank 32 --to served
       grainline export runs/first --to adapter --push-to-hub me/my-adapter
     """
     if format not in FORMATS:
@@ -35,7 +41,9 @@ def export(
     from grainline.cli import _print
 
     root = importlib.import_module("grainline.runs")  # imports torch
-    found = root.Run(run).export(to, format=format)
+    found = root.Run(run).export(to, format=format, rank=rank)
+    if found.get("exact") is False:
+        _print.note(f"a LoRA of rank {found['rank']} misses {found['relative_error']:.1%} of the change")
     if push:
         from grainline.publish import publish
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from grainline.errors import UserError
+
 if TYPE_CHECKING:
     from grainline.forecast import Estimate
+    from grainline.recipe import Recipe
     from grainline.rehearsal import Rehearsal
 
 Line = tuple[str, str, str]
@@ -19,6 +23,9 @@ def plan(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="What to set differently.")
     ] = None,
+    adapters: Annotated[
+        str, typer.Option("--adapters", metavar="A,B,C", help="A table of these adapters, each in the recipe's place.")
+    ] = "",
     probe: Annotated[bool, typer.Option("--probe", help="Load the model and take a few real steps.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes, FLOPs and seconds.")] = False,
 ) -> None:
@@ -33,6 +40,7 @@ def plan(
     Examples:
       grainline plan recipe.yaml
       grainline plan recipe.yaml max_tokens=4096 model.dtype=bfloat16 --probe
+      grainline plan recipe.yaml --adapters lora,miss:rank=64,oft
       grainline plan model=smollm2-135m-instruct data=pairs.jsonl --json
     """
     from grainline import recipe as recipes
@@ -42,11 +50,18 @@ def plan(
     words = [recipe, *(overrides or ())]
     chosen = recipes.load({} if from_words else recipe, words if from_words else words[1:], notice=_print.note)
 
+    beside = {text: _with_adapter(recipe, words, from_words, text) for text in split(adapters)}
+    if beside and probe:
+        raise UserError("--probe takes steps with one adapter.", instead="Leave out --adapters, or --probe.")
+
     from grainline import models  # torch, only once the recipe is sound
     from grainline.forecast import forecast
     from grainline.prepare import prepare
 
     prepared = prepare(chosen, models.load_tokenizer(chosen.model), quiet=json)
+    if beside:
+        _compare({text: _forecast(other, prepared) for text, other in beside.items()}, json=json)
+        return
     estimate, rehearsal = forecast(chosen, prepared), None
     if probe:
         from grainline.rehearsal import rehearse
@@ -61,6 +76,66 @@ def plan(
         typer.echo("seconds: --probe takes a few real steps; grainline doctor --bench says what the machine can do")
     else:
         _print.table(("", "", "how it is known"), _measured(rehearsal), title="probe")
+
+
+def split(adapters: str) -> list[str]:
+    """Adapters in one text, at the commas between them.
+
+    >>> split("lora:rank=8,alpha=16,miss,peft:type=OFT,targets=[q_proj, v_proj]")
+    ['lora:rank=8,alpha=16', 'miss', 'peft:type=OFT,targets=[q_proj, v_proj]']
+    """
+    found: list[str] = []
+    for part in re.split(r",(?![^\[{(]*[\]})])", adapters) if adapters.strip() else []:
+        if found and re.match(r"\s*[\w.]+\s*=", part):  # an option, not a name
+            found[-1] += f",{part}"
+        else:
+            found.append(part.strip())
+    return found
+
+
+def _with_adapter(recipe: str, words: list[str], from_words: bool, adapter: str) -> Recipe:
+    """The recipe with another adapter in the place of its own; remarks on it were made before."""
+    from grainline import recipe as recipes
+
+    kept = [word for word in (words if from_words else words[1:]) if not re.match(r"adapter[.=]", word)]
+    return recipes.load({} if from_words else recipe, [*kept, f"adapter={adapter}"], notice=lambda _: None)
+
+
+def _forecast(chosen: Recipe, prepared: Any) -> Estimate | UserError:
+    """What it takes, or why that cannot be said without weights."""
+    from grainline.forecast import forecast
+
+    try:
+        return forecast(chosen, prepared)
+    except UserError as refusal:
+        return refusal
+
+
+def _compare(found: dict[str, Estimate | UserError], *, json: bool) -> None:
+    from grainline.cli import _print
+
+    if json:
+        refused = {text: {"refused": str(one)} for text, one in found.items() if isinstance(one, UserError)}
+        _print.as_json({text: refused.get(text) or one.as_dict() for text, one in found.items()})  # type: ignore[union-attr]
+        return
+    columns = ("adapter", "trainable", "on disk", "adapter, gradients, optimizer", "activations", "memory", "work")
+    _print.table(columns, [_row(text, one) for text, one in found.items() if not isinstance(one, UserError)])
+    for text, one in found.items():
+        if isinstance(one, UserError):
+            typer.echo(f"{text}: {one}")
+
+
+def _row(text: str, one: Estimate) -> tuple[str, ...]:
+    memory, unknown = one.memory, "unknown"
+    return (
+        text,
+        f"{one.trainable.total:,}",
+        size(one.trainable.adapter_bytes),
+        size(memory.adapter),
+        unknown if memory.activations is None else size(memory.activations),
+        unknown if memory.total is None else size(memory.total),
+        unknown if one.work is None else flops(one.work.total),
+    )
 
 
 def _counted(estimate: Estimate) -> list[Line]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from grainline.forward.fuse import Fused, fuse
 from grainline.forward.head import answer_logprobs
@@ -76,21 +76,30 @@ class Scorer(nn.Module):
         Returns:
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
-        body = getattr(self.causal, self.causal.base_model_prefix)
-        # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
-        layout = (
-            {"trees": Trees(batch, by_products=self.by_products)}
-            if self.packed
-            else {"attention_mask": torch.ones_like(batch.ids)}
-        )
         # Checkpointed layers run again in backward, outside of this: they keep to their own operations.
         with self.fused.reading() if self.fused and not _checkpointed(self.causal) else nullcontext():
-            hidden = body(
-                input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout
-            ).last_hidden_state
-        hidden_MH = hidden.flatten(0, 1)[batch.source]
+            hidden_MH = self._hidden(batch).flatten(0, 1)[batch.source]
         token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
         return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """(rows, positions, H) what the body makes of the batch's tokens."""
+        # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
+        layout: dict[str, Any] = {"attention_mask": torch.ones_like(batch.ids)}
+        if self.packed:
+            layout = {"trees": Trees(batch, by_products=self.by_products)}
+        if _learns_a_prompt(self.model):
+            # PEFT puts the prompt before the tokens around the whole model; its head is asked for one token, in vain.
+            model: Any = self.model
+            said = model(input_ids=batch.ids, **layout, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+            return said.hidden_states[-1][:, -batch.ids.shape[1] :]
+        body = getattr(self.causal, self.causal.base_model_prefix)
+        return body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
+
+
+def _learns_a_prompt(model: Any) -> bool:
+    """Whether the active adapter adds to what the model reads, rather than to its layers."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def _checkpointed(causal: Any) -> bool:

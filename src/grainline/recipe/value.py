@@ -85,6 +85,8 @@ class EvaluationChoice:
     """Metric that names the best checkpoint, e.g. eval_test_rewards/accuracies; a leading minus: lower is better."""
     patience: int = Field(default=0, ge=0)
     """Stop after so many evaluations without a new best; 0 = never."""
+    geometry: bool = False
+    """Also log what the adapter did to the weights: geometry_energy, _change, _angle, _spectrum, means of 12 matrices."""
 
     samples: int = Field(default=3, ge=0)
     """Prompts answered by the policy, beside the reference's answer, once the run is done."""
