@@ -105,7 +105,7 @@ def test_widths_that_nothing_divides(choice: str, one_thread: None) -> None:
 
 @pytest.mark.parametrize("choice", [name for name in rooms.names("adapters") if name != "none"])
 def test_four_bit_base(choice: str, one_thread: None) -> None:
-    """Trains beside weights of 4 bits and leaves them alone. Runs where bitsandbytes is, whose blocks hold 64 numbers."""
+    """Trains beside weights of 4 bits and leaves them alone. Runs where bitsandbytes is; its blocks hold 64 numbers."""
     quantised, model = pytest.importorskip("bitsandbytes").nn, base()
     for name, module in list(model.model.named_modules()):
         if isinstance(module, nn.Linear):
