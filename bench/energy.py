@@ -57,7 +57,7 @@ def learn(base: Any, text: str, lr: float) -> Curve:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        curve.append((float(loss), max(changes(model))))
+        curve.append((float(loss.detach()), max(changes(model))))
     return curve
 
 
@@ -75,7 +75,7 @@ def drawn(curves: dict[str, Curve]) -> str:
     top_loss = max(loss for curve in curves.values() for loss, _ in curve)
 
     def energy_y(change: float) -> float:
-        return top - height * math.log10(max(change, FLOOR)) / math.log10(1 / FLOOR) * 1.0
+        return top - height * math.log10(max(change, FLOOR)) / math.log10(1 / FLOOR)
 
     def loss_y(loss: float) -> float:
         return top + height * (1 - loss / top_loss)
