@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from grainline import geometry, rooms
 from grainline.adapters import _seam
 
-STEPS, FLOOR = 50, 1e-8
+STEPS, FLOOR = 50, 1e-10
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280")
 Curve = list[tuple[float, float]]  # (loss, largest relative change of the energy) after each step
 
@@ -57,7 +57,7 @@ def learn(base: Any, text: str, lr: float) -> Curve:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        curve.append((float(loss), max(changes(model))))
+        curve.append((float(loss.detach()), max(changes(model))))
     return curve
 
 
@@ -75,7 +75,7 @@ def drawn(curves: dict[str, Curve]) -> str:
     top_loss = max(loss for curve in curves.values() for loss, _ in curve)
 
     def energy_y(change: float) -> float:
-        return top - height * math.log10(max(change, FLOOR)) / math.log10(1 / FLOOR) * 1.0
+        return top - height * math.log10(max(change, FLOOR)) / math.log10(1 / FLOOR)
 
     def loss_y(loss: float) -> float:
         return top + height * (1 - loss / top_loss)
@@ -91,7 +91,7 @@ def drawn(curves: dict[str, Curve]) -> str:
         parts.append(f'<text x="{x(0, panel)}" y="{top - 12}">{title}</text>')
         parts.append(f'<path d="M{x(0, panel)} {top}v{height}h{width}" fill="none" stroke="#555"/>')
         parts.append(f'<text x="{x(STEPS // 2, panel)}" y="{top + height + 18}" text-anchor="middle">step</text>')
-    marks = [(energy_y(10.0**-p), 0, f"1e-{p}") for p in (0, 2, 4, 6, 8)]
+    marks = [(energy_y(10.0**-p), 0, f"1e-{p}") for p in (0, 2, 4, 6, 8, 10)]
     marks += [(loss_y(value), 1, f"{value:g}") for value in range(0, math.floor(top_loss) + 1, 2)]
     for y, panel, said in marks:
         parts.append(f'<text x="{x(0, panel) - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')

@@ -34,7 +34,7 @@ def test_energy_of_the_golden() -> None:
 def test_energy_in_chunks_is_the_whole_sum_and_a_sample_is_near_it() -> None:
     torch.manual_seed(0)
     weight = torch.randn(700, 20)  # three chunks
-    unit = (weight / weight.norm(dim=1, keepdim=True)).double()
+    unit = weight.double() / weight.double().norm(dim=1, keepdim=True)
     i, j = torch.triu_indices(700, 700, 1)
     whole = 2 * float((unit[i] - unit[j]).norm(dim=1).reciprocal().sum())
     assert geometry.hyperspherical_energy(weight) == pytest.approx(whole, rel=1e-9)

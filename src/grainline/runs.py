@@ -62,7 +62,7 @@ def align(model: Any, data: Any, **choices: Any) -> Run:
     if isinstance(evaluation.get("data"), Mapping):
         named = evaluation["data"].items()
         evaluation["data"] = {name: _on_disk(rows, kept / f"{name}.jsonl") for name, rows in named}
-    elif evaluation:
+    elif evaluation.get("data") is not None:
         evaluation["data"] = _on_disk(evaluation.get("data"), kept / "test.jsonl")
     choices |= {"evaluation": evaluation} if evaluation else {}
     return run(recipes.load({"model": model, "data": data, **choices}), **options)

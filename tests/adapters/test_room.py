@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from grainline import rooms
 from grainline.adapters._seam import attach, tagged
-from grainline.contract import PROMISES, Subject, tried
+from grainline.contract import PROMISES, Subject, base, tried
 from grainline.errors import ModelError
 
 VARIANTS = [
@@ -98,22 +98,22 @@ def test_widths_that_nothing_divides(choice: str, one_thread: None) -> None:
         "head_dim": 12,
     }
     torch.manual_seed(0)
-    base = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, vocab_size=96, initializer_range=0.2)).eval()
+    odd = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, vocab_size=96, initializer_range=0.2)).eval()
     adapter = rooms.parse("adapters", choice.replace("layers=[1]", "layers=[0]"))
-    keeps(["fresh is the base", "it changes the model", "merged is the adapted"], Subject(adapter, base, IDS, 1e-4))
+    keeps(["fresh is the base", "it changes the model", "merged is the adapted"], Subject(adapter, odd, IDS, 1e-4))
 
 
 @pytest.mark.parametrize("choice", [name for name in rooms.names("adapters") if name != "none"])
-def test_four_bit_base(choice: str, tiny_llama: Any) -> None:
-    """Trains beside weights of 4 bits, leaves them alone, and does not merge into them. Runs where bitsandbytes is."""
-    quantised = pytest.importorskip("bitsandbytes").nn
-    for name, module in list(tiny_llama.model.named_modules()):
+def test_four_bit_base(choice: str, one_thread: None) -> None:
+    """Trains beside weights of 4 bits and leaves them alone. Runs where bitsandbytes is; its blocks hold 64 numbers."""
+    quantised, model = pytest.importorskip("bitsandbytes").nn, base()
+    for name, module in list(model.model.named_modules()):
         if isinstance(module, nn.Linear):
             linear = quantised.Linear4bit(module.in_features, module.out_features, bias=False, quant_type="nf4")
             linear.weight = quantised.Params4bit(module.weight.data, requires_grad=False, quant_type="nf4")
             parent, _, own = name.rpartition(".")
-            setattr(tiny_llama.model.get_submodule(parent), own, linear.to("cpu"))
-    subject = Subject(rooms.parse("adapters", choice), tiny_llama, IDS, 1e-4)
+            setattr(model.model.get_submodule(parent), own, linear.to("cpu"))
+    subject = Subject(rooms.parse("adapters", choice), model, IDS, 1e-4)
     keeps(["fresh is the base", "it changes the model", "off is the base", "only tagged tensors train"], subject)
 
 
