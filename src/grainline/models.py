@@ -16,6 +16,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path

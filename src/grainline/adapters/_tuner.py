@@ -159,7 +159,7 @@ class ChangedLayer(nn.Module, BaseTunerLayer):
             raise ValueError(f"adapter {names[0]} makes a weight that is not finite at {self.name}")
         kept = layer.module.weight.data
         layer.write(weight)
-        self._unchanged = kept  # type: ignore[assignment]
+        self._unchanged = kept
         self.merged_adapters.append(names[0])
 
     def unmerge(self) -> None:
