@@ -47,6 +47,11 @@ def trains_the_head(model: Any) -> None:
     model.get_base_model().lm_head.requires_grad_(True)
 
 
+def trains_more_than_its_shapes(model: Any) -> None:
+    head = model.get_base_model().lm_head
+    head.requires_grad_(not head.weight.is_meta)
+
+
 def merges_wrongly(model: Any) -> None:
     for layer in layers(model):
         delta = layer.get_delta_weight
@@ -69,7 +74,7 @@ def is_rounded(model: Any) -> None:
         (starts_elsewhere, "fresh is the base"),
         (alters_the_base, "off is the base"),
         (trains_the_head, "only tagged tensors train"),
-        (trains_the_head, "parameters as stated"),
+        (trains_more_than_its_shapes, "parameters as stated"),
         (merges_wrongly, "merged is the adapted"),
         (does_nothing, "it changes the model"),
         (is_rounded, "bfloat16 base"),

@@ -58,11 +58,6 @@ def test_written_whole_with_probe_and_card(tiny_llama: Any, tmp_path: Path) -> N
     assert head == {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["grainline", "lora", "dpo"]}
 
 
-def test_card_names_a_base_on_the_hub(tiny_llama: Any) -> None:
-    tiny_llama.name_or_path = "someone/tiny"
-    assert "base_model: someone/tiny\n" in export.card(trained(tiny_llama))
-
-
 @pytest.mark.parametrize("fault", ["missing", "unexpected", "shape"])
 def test_tensors_must_fit(fault: str, tiny_llama: Any, tmp_path: Path) -> None:
     base = copy.deepcopy(tiny_llama)

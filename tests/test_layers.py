@@ -38,7 +38,7 @@ RUN = LOOP | {
     "probe",
     "atomic",
 }
-RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch"}
+RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files"}
 SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
 """Further shared modules of a room, beside _parts and _seam."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
@@ -72,8 +72,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "probe": CURRENCY,
     "publish": CURRENCY,
     "launch": CURRENCY | CHOICES | {"models"},
+    "adapter_files": CURRENCY,
     "as_lora": CURRENCY,
-    "export": CURRENCY | {"models", "probe", "atomic", "as_lora"},
+    "model_card": CURRENCY | {"models"},
+    "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
     "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
@@ -98,7 +100,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "budget": CURRENCY | CHOICES | {"data", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
-    "forecast": CURRENCY | SEAMS | CHOICES | {"models", "export", "prepare", "engine", "course", "footprint"},
+    "forecast": CURRENCY | SEAMS | CHOICES | {"models", "adapter_files", "prepare", "engine", "course", "footprint"},
     "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},

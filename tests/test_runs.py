@@ -61,7 +61,8 @@ def test_a_run_is_a_folder(toy_run: Run, toy: Toy) -> None:
 
 def test_the_recipe_is_resolved(toy_run: Run, toy: Toy) -> None:
     text = (toy_run.folder / "recipe.yaml").read_text(encoding="utf-8")
-    assert re.findall(r".*auto.*", text) == ["  device: auto"]  # a run may go on, and be used, elsewhere
+    # a run may go on, and be used, elsewhere; and memory is read with max_tokens=auto only
+    assert re.findall(r".*auto.*", text) == ["  device: auto", "memory: auto"]
     recipe = toy_run.recipe
     assert (recipe.layout, recipe.reference, recipe.steps) == ("tree", "cache", 20)
     assert recipe.model.dtype == "float32"

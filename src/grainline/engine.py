@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import export, geometry, models, rooms
+from grainline import adapter_files, export, geometry, models, rooms
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.order import Order
@@ -242,7 +242,7 @@ def _digest(config: Any, adapter: str | None) -> str:
         said.pop(key, None)
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
     if adapter:
-        digest.update(export.fingerprint(adapter).encode())
+        digest.update(adapter_files.fingerprint(adapter).encode())
     return digest.hexdigest()[:16]
 
 

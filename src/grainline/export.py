@@ -16,7 +16,6 @@ out of the base (PiSSA, OLoRA) are written as plain LoRA of rank 2 r, which fits
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
@@ -26,7 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grainline import as_lora, atomic, models, probe
+from grainline.adapter_files import CONFIG, WEIGHTS, read_config, read_tensors
 from grainline.errors import ModelError, RunError, nearest
+from grainline.model_card import model_card, told
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from grainline.recipe import ModelChoice
 
 FORMATS = ("lora", "merged", "peft")
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -76,7 +76,7 @@ def write_adapter(
         else:
             _save_peft(model, temporary, folder, initial)
         probe.write(said, temporary)
-        (temporary / "README.md").write_text(card(model, methods=methods), encoding="utf-8")
+        (temporary / "README.md").write_text(model_card(model, methods=methods), encoding="utf-8")
     return said
 
 
@@ -128,7 +128,9 @@ def write_merged(
         error = probe.distance(again, stored)
         probe.write(probe.measure(again, stored.ids), temporary)
         facts = {"max_error_nats": error, "dtype": probe.dtype_name(plain)}
-        (temporary / "README.md").write_text(card(model, methods=methods, merged=True, facts=facts), encoding="utf-8")
+        (temporary / "README.md").write_text(
+            model_card(model, methods=methods, merged=True, facts=facts), encoding="utf-8"
+        )
         _write_facts(temporary, "merged", model, facts | {"probe_tokens": len(stored.ids)})
     return error
 
@@ -154,7 +156,7 @@ def write_lora(
         again = load_adapter(copy.deepcopy(model).unload(), temporary, check=False)
         facts = made.facts | {"max_error_nats": probe.distance(again, stored)}
         probe.write(probe.measure(again, stored.ids), temporary)
-        (temporary / "README.md").write_text(card(model, methods=methods, facts=facts), encoding="utf-8")
+        (temporary / "README.md").write_text(model_card(model, methods=methods, facts=facts), encoding="utf-8")
         return _write_facts(temporary, "lora", model, facts | {"dtype": probe.dtype_name(model)})
 
 
@@ -195,6 +197,8 @@ def load_adapter(
     _same_tensors(own, tensors, folder)
     peft.set_peft_model_state_dict(model, tensors, adapter_name=name)
     model.train(trainable)
+    if not trainable:
+        model.requires_grad_(False)  # a learnt prompt comes back free
     if check and probe.is_in(folder):
         probe.check(model, folder)
     return model
@@ -211,52 +215,6 @@ def _same_tensors(own: Mapping[str, Any], saved: Mapping[str, Any], folder: Path
         if tensor.shape != saved[name].shape:
             shapes = f"{tuple(saved[name].shape)} instead of {tuple(tensor.shape)}"
             raise ModelError(f"{name} has shape {shapes}.", where=where, instead="Another base model?")
-
-
-def fingerprint(folder: str | Path) -> str:
-    """sha256 of an adapter's configuration and weights.
-
-    Raises:
-        ModelError: one of them is not there.
-    """
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        file = Path(folder) / name
-        if not file.is_file():
-            raise ModelError(f"no {name}.", where=str(folder), instead="Give the folder of a saved adapter.")
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def read_config(folder: Path) -> Any:
-    """PEFT's configuration of the adapter in ``folder``.
-
-    Raises:
-        ModelError: there is none, or none that PEFT can read.
-    """
-    import peft
-
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"no {CONFIG}.", where=str(folder), instead="Give the folder of a saved adapter.")
-    try:
-        return peft.PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        what = f"unreadable ({type(error).__name__}: {error})."
-        raise ModelError(what, where=str(folder / CONFIG), instead="Export it again.") from error
-
-
-def read_tensors(folder: Path) -> dict[str, Any]:
-    """The weights of the adapter in ``folder``.
-
-    Raises:
-        ModelError: there are none, or they cannot be read.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(folder / WEIGHTS)
-    except Exception as error:
-        raise ModelError(f"unreadable: {error}.", where=str(folder / WEIGHTS), instead="Export it again.") from error
 
 
 # -------------------------------------------------------------------------------------------- a run's export
@@ -303,8 +261,8 @@ def export(
         error = probe.check(adapted, folder) if ids else None
         facts = {"max_error_nats": error, "dtype": probe.dtype_name(adapted)}
         readme = temporary / "README.md"  # of a finished run: it says more than is known here
-        said = readme.read_text(encoding="utf-8") if readme.is_file() else card(adapted, methods=methods)
-        readme.write_text(said.rstrip("\n") + "\n\n" + _told(facts), encoding="utf-8")
+        said = readme.read_text(encoding="utf-8") if readme.is_file() else model_card(adapted, methods=methods)
+        readme.write_text(said.rstrip("\n") + "\n\n" + told(facts), encoding="utf-8")
         return _write_facts(temporary, "peft" if _is_peft(adapted) else "merged", adapted, facts)
 
 
@@ -336,38 +294,6 @@ def _base_choice(
     if not config.get("base_model_name_or_path"):
         raise ModelError("the adapter does not say what its base is.", where=str(folder), instead="Name it as base.")
     return models.Choice(config["base_model_name_or_path"], config.get("revision"))
-
-
-# ----------------------------------------------------------------------------------------------------- the card
-
-
-def card(
-    model: Any, *, methods: Sequence[str] = (), merged: bool = False, facts: Mapping[str, Any] | None = None
-) -> str:
-    """README.md of a model repository. The licence is left to whoever publishes."""
-    import yaml
-
-    adapter = _is_peft(model) and not merged
-    name = str(getattr(model.get_base_model() if _is_peft(model) else model, "name_or_path", "") or "")
-    base = models.hub_id(name)
-    head: dict[str, Any] = {"base_model": base} if base else {}
-    head |= {
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["grainline", *dict.fromkeys(methods)],
-    }
-    lines = [f"# {'Adapter' if adapter else 'Model'} made with Grainline", ""]
-    if name and name != base:
-        lines += [
-            f"The base was read from `{Path(name).name}`" + (f", a converted copy of {base}." if base else "."),
-            "",
-        ]
-    front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n" + "\n".join(lines) + "\n" + _told(facts or {})
-
-
-def _told(facts: Mapping[str, Any]) -> str:
-    return "".join(f"{key.replace('_', ' ')}: {value}\n" for key, value in facts.items())
 
 
 # ------------------------------------------------------------------------------------------------------- parts

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import export, footprint, models
+from grainline import adapter_files, footprint, models
 from grainline.adapters import _seam as adapters
 from grainline.course import Course, Steps, lay_out
 from grainline.engine import possible_layouts, reference_kind, trainable
@@ -160,7 +160,7 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
 
     models.disable_dropout(model)
     if recipe.model.adapter is not None:
-        config = export.read_config(Path(recipe.model.adapter))
+        config = adapter_files.read_config(Path(recipe.model.adapter))
         config.inference_mode = False
         return peft.get_peft_model(model, config), 1
     attached = adapters.attach_shapes(recipe.adapter, model)

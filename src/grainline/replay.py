@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from grainline import claim, export, provenance, runs
+from grainline import adapter_files, claim, provenance, runs
 from grainline.errors import RunError
 from grainline.progress import say
 from grainline.recipe import DataChoice, HeldOutChoice, Recipe
@@ -217,7 +217,7 @@ def distance(a: float, b: float) -> float:
 
 def _with_adapters(compared: Comparison, run: Path, replay: Path, step: int) -> Comparison:
     """The comparison with the weights of both adapters in it; a whole model (adapter=none) is left to its metrics."""
-    files = [folder / export.WEIGHTS for folder in (run, replay)]
+    files = [folder / adapter_files.WEIGHTS for folder in (run, replay)]
     if not all(file.is_file() for file in files):
         return compared
     weights, farthest = 0, Difference("adapter weights", 0.0, step, 0.0, 0.0)
@@ -235,7 +235,7 @@ def _with_adapters(compared: Comparison, run: Path, replay: Path, step: int) -> 
 
 
 def _tensors(run: Path, replay: Path) -> Iterator[tuple[Any, Any]]:
-    ours, theirs = (export.read_tensors(file.parent) for file in (run, replay))
+    ours, theirs = (adapter_files.read_tensors(file.parent) for file in (run, replay))
     if {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
         raise RunError("the adapters have other tensors.", where=str(replay), instead="Compare recipe.yaml and PEFT.")
     return ((ours[name], theirs[name]) for name in ours)

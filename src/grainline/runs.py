@@ -23,7 +23,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from grainline import atomic, budget, checkpoint, claim, export, models, provenance, rooms
+from grainline import adapter_files, atomic, budget, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_forwards
@@ -122,7 +122,7 @@ def run(
         recipe.adapter.config(loaded.model)  # and so is a target that matches nothing
     resolved = _resolved(recipe, loaded, engine, steps)
     facts: dict[str, Any] = {"model": {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}}
-    facts["model"]["adapter_sha256"] = export.fingerprint(recipe.model.adapter) if recipe.model.adapter else None
+    facts["model"]["adapter_sha256"] = adapter_files.fingerprint(recipe.model.adapter) if recipe.model.adapter else None
     facts |= {"device": accelerator.device, "data": prepared.facts, "seed": recipe.seed}
     if approve is not None:
         approve(facts)

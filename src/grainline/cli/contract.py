@@ -23,7 +23,7 @@ def contract(
     cost: Annotated[bool, typer.Option(help="Time steps beside LoRA of rank 16.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: a list, one entry an adapter.")] = False,
 ) -> None:
-    """Try what an adapter promises on a model, and what it costs beside LoRA.
+    """Try an adapter's promises on a model, and see its cost.
 
     Fresh is the base, off is the base bit for bit, merged is the adapted model, saved and loaded through PEFT is the
     same, and so on. One adapter gives a line for each promise, several give a line each. Exit status 1 if a promise is

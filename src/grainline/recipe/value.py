@@ -86,7 +86,7 @@ class EvaluationChoice:
     patience: int = Field(default=0, ge=0)
     """Stop after so many evaluations without a new best; 0 = never."""
     geometry: bool = False
-    """Also log what the adapter did to the weights, as means of 12 matrices: geometry_energy, _change, _angle, _spectrum."""
+    """Also log what the adapter did to the weights (energy, change, angle and spectrum, means of 12 matrices)."""
 
     samples: int = Field(default=3, ge=0)
     """Prompts answered by the policy, beside the reference's answer, once the run is done."""
