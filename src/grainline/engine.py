@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from grainline.data import collate
 from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
-from grainline.forward import Scorer, choose_layout, probe_length, rounding
+from grainline.forward import Scorer, choose_layout, parts, probe_length, rounding
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
@@ -43,6 +44,7 @@ class Engine:
         self.fingerprint = fingerprint  # of the base
         self.rows = collate.speaking(recipe.objective.needs)
         self.needs_reference = "reference" in recipe.objective.needs
+        self.kept = parts(recipe.objective.needs)  # of the reference, beside log-probs
         self.kind = reference_kind(recipe)
         self.tolerance = rounding(scorer.causal)
         self.verified: float | None = None
@@ -83,13 +85,16 @@ class Engine:
         """The reference as a function of a batch; to be made before the adapter is attached."""
         if not self.needs_reference:
             return None
+        if self.kept:  # the adapter may be put on the head, or free it
+            head = self.scorer.causal.get_output_embeddings()
+            self.scorer.reference_head = copy.deepcopy(head).requires_grad_(False)
         if self.kind == "off":
             return self._without_adapter
         if self.kind == "snapshot":
             frozen = Scorer(copy.deepcopy(self.scorer.model).requires_grad_(False).eval(), packed=self.scorer.packed)
-            return torch.no_grad()(frozen)
+            return torch.no_grad()(functools.partial(frozen, keep=self.kept))
         key = f"{self.fingerprint[:32]}-{_digest(self.scorer.causal.config, self.recipe.model.adapter)}"
-        cache = ReferenceCache(models.cache_dir() / "reference" / key)
+        cache = ReferenceCache(models.cache_dir() / "reference" / key, self.kept)
         batches = self.forwards(examples)
         missing = cache.missing(batches)
         cache.fill(track(missing, "reference log-probs", quiet=quiet), self._score)
@@ -108,13 +113,21 @@ class Engine:
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
             if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")
+        self._spare_head()
+
+    def adopt(self, model: Any) -> None:
+        """Go on with a trained ``model`` of the same base; the reference stays what it was."""
+        adopted = Scorer(model, packed=self.scorer.packed).eval()
+        adopted.reference_head = self.scorer.reference_head
+        self.scorer = adopted
+        self._spare_head()
 
     def evaluate(
         self, examples: Sequence[Example], reference: Reference | None, *, start: bool = False
     ) -> preferences.Evaluation:
         """Held-out metrics, shared by all processes; ``start``: of the reference, which is where training starts."""
         rows = preferences.evaluate(
-            reference if start and reference is not None else self.scorer,
+            _as_policy(reference) if start and reference is not None else self.scorer,
             self.recipe.objective,
             self.forwards(examples, rows=looking(self.rows, examples)),
             reference=reference,
@@ -145,9 +158,15 @@ class Engine:
         model: Any = self.scorer.model
         return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
+    def _spare_head(self) -> None:
+        """Hold no second head where the model's own will always be the reference's."""
+        kept = self.scorer.reference_head
+        if kept is not None and _same_frozen(kept, self.scorer.causal.get_output_embeddings()):
+            self.scorer.reference_head = None
+
     def _score(self, batch: Batch) -> LogProbs:
         with torch.no_grad():
-            return self.scorer(batch.to(self.accelerator.device))
+            return self.scorer(batch.to(self.accelerator.device), keep=self.kept)
 
     def _without_adapter(self, batch: Batch) -> LogProbs:
         with self.adapter_off():
@@ -205,7 +224,10 @@ def reference_kind(recipe: Recipe) -> Kind:
         RecipeError: that would not be the reference, or nobody asks for one.
     """
     needed = "reference" in recipe.objective.needs
-    kind: Kind = ("cache" if recipe.reference == "auto" else recipe.reference) if needed else "off"
+    usual: Kind = "cache"
+    if "layers" in parts(recipe.objective.needs):  # all layers of every token would be too much for a disk
+        usual = "snapshot" if recipe.moved_start else "off"
+    kind: Kind = (usual if recipe.reference == "auto" else recipe.reference) if needed else "off"
     _check_reference(recipe, kind, needed)
     return kind
 
@@ -247,6 +269,23 @@ def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
             where="reference",
             instead="Choose cache or snapshot.",
         )
+
+
+def _as_policy(reference: Reference) -> Callable[..., LogProbs]:
+    """The reference where the policy is asked: before training they are one, and no divergence lies between them."""
+
+    def score(batch: Batch, against: LogProbs | None = None, *, kl: bool = False) -> LogProbs:
+        said = reference(batch) if against is None else against
+        return said._replace(kl=torch.zeros_like(said.token)) if kl else said
+
+    return score
+
+
+def _same_frozen(before: Any, now: Any) -> bool:
+    """Is ``now`` still ``before``, and will it stay so? Not if it trains, wears an adapter, or was changed by one."""
+    own, other = before.state_dict(), now.state_dict()
+    frozen = not any(p.requires_grad for p in now.parameters())
+    return frozen and own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
 
 
 def _probe_examples(examples: Sequence[Example], length: int) -> list[Example]:

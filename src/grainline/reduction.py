@@ -20,7 +20,8 @@ def totals(objective: Callable[..., Losses], forwards: Sequence[Batch], accelera
     """sum(weight * count) of each term over the whole step and all processes."""
     counts: dict[str, Tensor] = {}
     for batch in forwards:
-        silent = batch.logprobs(torch.zeros_like(batch.weight))
+        nothing = torch.zeros_like(batch.weight)
+        silent = batch.logprobs(nothing)._replace(kl=nothing)
         terms = objective(silent, silent, batch.facts, {}).terms
         add(counts, {name: (batch.facts.weight * term.count).sum().double() for name, term in terms.items()})
     # A term that counts nothing in this step (no desirable row, say) has a sum of 0 too: 0 / tiny is its share.

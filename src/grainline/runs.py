@@ -32,7 +32,6 @@ from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
-from grainline.forward import Scorer
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
@@ -239,10 +238,9 @@ class Run:
         engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
         reference = engine.reference(everything, quiet=quiet)
         name = "policy" if recipe.model.adapter else "default"  # "default" is then the adapter training started from
-        packed = engine.scorer.packed
         with engine.scorer.plain() as model:
             trained = export.load_adapter(model, self.adapter, name=name)
-        engine.scorer = Scorer(trained, packed=packed).eval()
+        engine.adopt(trained)
         found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
         for name, evaluation in found.items():
             atomic.text(

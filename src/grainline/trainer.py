@@ -27,6 +27,8 @@ from transformers import TrainerState, get_scheduler
 from grainline import checkpoint
 from grainline.errors import InvariantError, NonFiniteError, RecipeError
 from grainline.events import Events, Stop
+from grainline.forward import voices
+from grainline.objectives._seam import Objective
 from grainline.reduction import Metrics, add, means, measure, share, totals
 from grainline.types import Batch, LogProbs, Losses
 
@@ -56,7 +58,7 @@ class Outcome(NamedTuple):
 
 def fit(
     scorer: nn.Module,
-    objective: Callable[..., Losses],
+    objective: Objective,
     optimizer: Optimizer,
     batches: Callable[[int], Sequence[Batch]],
     plan: Plan,
@@ -130,8 +132,7 @@ def fit(
                 batch = batch.to(accelerator.device)
                 last = i == len(forwards) - 1
                 with nullcontext() if last else accelerator.no_sync(scorer):
-                    policy = scorer(batch)
-                    against = reference(batch) if reference is not None else None
+                    policy, against = voices(scorer, reference, batch, objective.needs)
                     losses = objective(policy, against, batch.facts, {})
                     if step == 0 and i == 0 and against is not None:
                         start = _check_start(policy, against, losses, objective, tolerance)

@@ -176,6 +176,10 @@ class LogProbs(NamedTuple):
     weight: Tensor  # (B, T) how loudly each token speaks; 1.0 = plain, 0 outside
     segment: Tensor | None = None  # (B, T) int64, -1 outside; for objectives that need "segments"
     score: Tensor | None = None  # (B, S) of each segment, higher is better; NaN where there are fewer
+    kl: Tensor | None = None  # (B, T) nats, KL(reference || policy) over the vocabulary where the token is predicted
+    hidden: Tensor | None = None  # (B, T, L, H) what the model held where it predicts the token; L = 1: final state
+    activations: Tensor | None = None  # (B, T, F, K) means of its activations by family; NaN where a family has fewer
+    heads: Mapping[str, Tensor] | None = None  # (B, T) each: what the objective's own modules say
 
     def whole(self) -> LogProbs:
         """The same answers with every token counting 1, whatever the supervision said."""

@@ -31,7 +31,7 @@ from grainline.types import LogProbs, Losses, Pairs, Rows
 
 ROOM = "objectives"
 SUM = "dpo + 0.5*sft"
-KNOWN_NEEDS = frozenset({"pairs", "labels", "reference", "segments"})  # draw() makes tensors for these
+KNOWN_NEEDS = frozenset({"pairs", "labels", "reference", "segments", "kl"})  # draw() makes tensors for these
 PAIRS, TOKENS = 3, 6
 
 
@@ -96,7 +96,16 @@ def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
         score = torch.rand(rows, (TOKENS + 1) // 2, generator=generator, dtype=torch.float64).to(dtype)
         fine = (segment, score.masked_fill(torch.arange(score.shape[1]) > segment.max(-1, keepdim=True)[0], math.nan))
     ask = "reference" in objective.needs
-    return Case(LogProbs(policy, mask, weight, *fine), LogProbs(reference, mask, weight, *fine) if ask else None, batch)
+    said = LogProbs(policy, mask, weight, *fine)
+    if "kl" in objective.needs:
+        said = said._replace(kl=torch.rand(mask.shape, generator=generator, dtype=torch.float64).to(dtype) * mask)
+    return Case(said, LogProbs(reference, mask, weight, *fine) if ask else None, batch)
+
+
+def at_reference(case: Case) -> Case:
+    """The case with its policy as reference: no divergence lies between them."""
+    still = None if case.policy.kl is None else torch.zeros_like(case.policy.kl)
+    return case._replace(policy=case.policy._replace(kl=still), reference=case.policy._replace(kl=None))
 
 
 def mapped(answers: LogProbs | None, change: Callable[[Tensor], Tensor]) -> LogProbs | None:
@@ -274,12 +283,12 @@ def test_constant(objective: Any, kind: str) -> None:
         return
     assert hasattr(objective, "constant"), "state `constant`, the loss at policy = reference"
     case = draw(objective, kind)
-    found = losses(objective, case._replace(reference=case.policy))
+    found = losses(objective, at_reference(case))
     if objective.constant is not None:
         assert reduced(found).item() == pytest.approx(objective.constant, rel=1e-9)
         return
     other = case.with_tokens(2 * case.policy.token)  # no one number: then each row's own, whatever the model
-    same(found, losses(objective, other._replace(reference=other.policy)))
+    same(found, losses(objective, at_reference(other)))
 
 
 def test_reference_gradient(objective: Any, kind: str) -> None:
@@ -314,7 +323,7 @@ def test_repetition(objective: Any, kind: str) -> None:
             continue
         ones = answers.mask.to(answers.weight.dtype)
         loud.append(answers._replace(weight=ones + ones * (torch.arange(TOKENS) == 0)))
-        twice.append(LogProbs(*(torch.cat([x[:, :1], x], 1) for x in (answers.token, answers.mask, ones))))
+        twice.append(mapped(answers._replace(weight=ones), lambda x: torch.cat([x[:, :1], x], 1)))
     same(losses(objective, Case(*loud, case.batch)), losses(objective, Case(*twice, case.batch)))
 
 
@@ -325,6 +334,9 @@ def test_silence(objective: Any, kind: str) -> None:
     muted = [a and a._replace(weight=a.weight.masked_fill(quiet, 0)) for a in case[:2]]
     case = Case(*muted, case.batch)
     other = case.with_tokens(torch.where(quiet, case.policy.token - 5, case.policy.token))
+    if case.policy.kl is not None:
+        kl = torch.where(quiet, case.policy.kl + 5, case.policy.kl)
+        other = other._replace(policy=other.policy._replace(kl=kl))
     same(losses(objective, case), losses(objective, other))
     assert not gradient(objective, case)[quiet].any()
 
@@ -363,6 +375,18 @@ def test_gradient(objective: Any, kind: str) -> None:
 
     token = case.policy.token.clone().requires_grad_()
     assert torch.autograd.gradcheck(loss, (token,), eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+def test_gradient_of_kl(objective: Any, kind: str) -> None:
+    """The same by the divergence from the reference, where it is part of the loss."""
+    case = draw(objective, kind)
+    if case.policy.kl is None:
+        return
+
+    def loss(kl: Tensor) -> Tensor:
+        return reduced(losses(objective, case._replace(policy=case.policy._replace(kl=kl))))
+
+    assert torch.autograd.gradcheck(loss, (case.policy.kl.requires_grad_(),), eps=1e-6, atol=1e-7, rtol=1e-5)
 
 
 def test_sum_adds_means() -> None:

@@ -50,8 +50,8 @@ def forwards(
 
 
 def evaluate(
-    score: Callable[[Batch], LogProbs],
-    objective: Callable[..., Losses],
+    score: Callable[..., LogProbs],
+    objective: Any,
     batches: Sequence[Batch],
     *,
     reference: Callable[[Batch], LogProbs] | None,
@@ -60,12 +60,14 @@ def evaluate(
     """Score ``batches`` without gradient: one dict a row, ready for :func:`summarise`."""
     import torch
 
+    from grainline.forward import voices
+
     found: list[dict[str, Any]] = []
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(device)
-            policy = score(batch).whole()
-            against = reference(batch).whole() if reference is not None else None
+            policy, against = voices(score, reference, batch, objective.needs)
+            policy, against = policy.whole(), against and against.whole()
             losses = objective(policy, against, batch.facts, {})
             found += _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, batch)
     return found

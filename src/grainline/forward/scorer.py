@@ -5,14 +5,16 @@ Reaching around it for the body or the head's weight would miss what DDP and FSD
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from grainline.forward import divergence
 from grainline.forward.head import answer_logprobs
+from grainline.forward.states import Watch, by_row, once
 from grainline.forward.trees import ATTENTION, Trees
 from grainline.types import Batch, LogProbs
 
@@ -28,6 +30,9 @@ class Scorer(nn.Module):
     def __init__(self, model: nn.Module, *, packed: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.reference_head: nn.Module | None = (
+            None  # where the model's own head is not, or not for long, the reference's
+        )
         causal = self.causal
         if causal.config._attn_implementation != ATTENTION:  # else an earlier scorer of this model has kept it
             causal.plain_attention = causal.config._attn_implementation
@@ -54,16 +59,40 @@ class Scorer(nn.Module):
         finally:
             self.use(packed=packed)
 
-    def forward(self, batch: Batch) -> LogProbs:
+    def forward(
+        self, batch: Batch, against: LogProbs | None = None, *, kl: bool = False, keep: Collection[str] = ()
+    ) -> LogProbs:
         """log p(token | prompt, tokens before it) for every answer token, float32 (or wider), in nats.
+
+        Args:
+            against: what the reference says of the batch, with the hidden states it kept.
+            kl: take the divergence from it too.
+            keep: what else is kept of this forward: see :mod:`grainline.forward.states`.
 
         Returns:
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
         # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
-        layout = {"trees": Trees(batch)} if self.packed else {"attention_mask": torch.ones_like(batch.ids)}
-        hidden = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
-        hidden_MH = hidden.flatten(0, 1)[batch.source]
-        token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
-        return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
+        layout: dict[str, Any] = (
+            {"trees": Trees(batch)} if self.packed else {"attention_mask": torch.ones_like(batch.ids)}
+        )
+        if "layers" in keep:
+            layout["output_hidden_states"] = True
+        with Watch(body, keep, batch.source) as watch:
+            found = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout)
+        hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
+        divergence_M = None
+        if kl and against is not None and against.hidden is not None:
+            token_M, divergence_M = divergence.answer_logprobs_and_kl(
+                self.causal, hidden_MH, batch.target, once(batch, against.hidden[:, :, -1]), self.reference_head
+            )
+        else:
+            token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
+        said = batch.logprobs(by_row(batch, token_M))
+        if divergence_M is not None:
+            said = said._replace(kl=by_row(batch, divergence_M))
+        if keep:
+            kept = watch.kept(keep, found, self.causal)
+            said = said._replace(**{name: by_row(batch, value_M) for name, value_M in kept.items()})
+        return said

@@ -27,6 +27,16 @@ def log_ratio(policy: LogProbs, reference: LogProbs) -> Tensor:
     return summed(policy) - summed(reference).detach()
 
 
+def sequence_kl(policy: LogProbs) -> Tensor:
+    """sum_t w_t KL_t(reference || policy): (B,) nats, how far the policy has moved along each answer.
+
+    The divergence is taken over the whole vocabulary at each position; its gradient reaches the policy alone.
+    """
+    if policy.kl is None:
+        raise ValueError("these log-probs carry no divergence: state the need 'kl'")
+    return (policy.kl * policy.weight).sum(-1)
+
+
 def segments(logprobs: LogProbs) -> tuple[Tensor, Tensor]:
     """(segment (B, T), score (B, S)): which segment each token is in, -1 outside; NaN where there are fewer than S."""
     if logprobs.segment is None or logprobs.score is None:

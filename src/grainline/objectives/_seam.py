@@ -8,15 +8,23 @@ An objective is a spec that can be called::
 their log-probs; ``heads`` maps names to the outputs of the objective's own trainable modules. It is pure: same
 tensors in, same tensors out, nothing kept. It states what it needs, and gets exactly that:
 
-============  ==========================================================================
-need          what it means
-============  ==========================================================================
-pairs         rows are [chosen; rejected], ``batch`` is :class:`~grainline.types.Pairs`
-labels        rows are single answers with a label, ``batch`` is :class:`~grainline.types.Rows`
-reference     the reference's log-probs (without it ``reference`` is None)
-segments      ``segment`` and ``score`` in the log-probs; ``score_range``, if stated, says
-              between which numbers (low, high) scores must lie
-============  ==========================================================================
+=====================  ==================================================================
+need                   what it means
+=====================  ==================================================================
+pairs                  rows are [chosen; rejected], ``batch`` is :class:`~grainline.types.Pairs`
+labels                 rows are single answers with a label, ``batch`` is
+                       :class:`~grainline.types.Rows`
+reference              the reference's log-probs (without it ``reference`` is None)
+segments               ``segment`` and ``score`` in the log-probs; ``score_range``, if stated, says
+                       between which numbers (low, high) scores must lie
+kl                     ``kl`` in the policy's log-probs: KL(reference || policy) over the whole
+                       vocabulary at every token, exact, with its gradient
+reference_hidden       the reference's final hidden states, for the objective's own modules
+reference_layers       its hidden states after every layer, for the objective's own modules
+reference_activations  ``activations`` in the reference's log-probs
+=====================  ==================================================================
+
+The last four come with ``reference``. What nobody needs is not computed.
 
 ``margin`` and ``log`` may not read ``score``: they are taken with every token counting 1, in training and on held-out
 rows alike, so that no annotation of a row helps to predict its label.
@@ -37,10 +45,12 @@ if TYPE_CHECKING:
     from grainline.types import LogProbs, Pairs, Rows
 
 NEEDS = frozenset({"pairs", "labels", "reference", "segments"})
+NEEDS |= {"kl", "reference_hidden", "reference_layers", "reference_activations"}
 
 
 class Objective(Protocol):
-    needs: frozenset[str]
+    @property
+    def needs(self) -> frozenset[str]: ...
 
     def __call__(
         self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]
