@@ -26,7 +26,7 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
-LOOP = frozenset({"checkpoint", "reduction", "events"})
+LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling"})
 RUN = LOOP | {
     "trainer",
     "reference_cache",
@@ -38,7 +38,7 @@ RUN = LOOP | {
     "probe",
     "atomic",
 }
-RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic"}
+RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "heads", "synchronise"}
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset({"forecast", "rehearsal", "doctor", "machine", "replay", "conversation", "publish"})
@@ -71,6 +71,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "provenance": CURRENCY | {"atomic"},
     "reduction": CURRENCY,
     "events": CURRENCY | {"reduction"},
+    "checks": CURRENCY,
+    "synchronise": CURRENCY | {"atomic", "checkpoint"},
+    "coupling": CURRENCY | {"forward", "reduction"},
+    "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"report"},
     "footprint": CURRENCY | {"forward"},

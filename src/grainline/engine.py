@@ -15,9 +15,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import export, models, rooms
+from grainline import export, heads, models, rooms
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
+from grainline.data.mismatch import mismatch
 from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
@@ -25,6 +26,7 @@ from grainline.forward import Scorer, choose_layout, parts, probe_length, roundi
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
+from grainline.synchronise import Synchronise, merged
 from grainline.types import Batch, Example, Layout, LogProbs, Tagged
 
 Reference = Callable[[Batch], LogProbs]
@@ -48,6 +50,7 @@ class Engine:
         self.kind = reference_kind(recipe)
         self.tolerance = rounding(scorer.causal)
         self.verified: float | None = None
+        self.follower: Any = None  # the reference's model, where it follows the policy
 
     @classmethod
     def build(cls, recipe: Recipe, model: Any, examples: Sequence[Example], accelerator: Accelerator) -> Engine:
@@ -91,7 +94,13 @@ class Engine:
         if self.kind == "off":
             return self._without_adapter
         if self.kind == "snapshot":
-            frozen = Scorer(copy.deepcopy(self.scorer.model).requires_grad_(False).eval(), packed=self.scorer.packed)
+            follows = self.recipe.synchronise.every
+            model = merged(self.scorer.model) if follows else copy.deepcopy(self.scorer.model)
+            frozen = Scorer(model.requires_grad_(False).eval(), packed=self.scorer.packed)
+            if follows:
+                self.follower = frozen.model
+                if self.kept:
+                    self.scorer.reference_head = frozen.causal.get_output_embeddings()
             return torch.no_grad()(functools.partial(frozen, keep=self.kept))
         key = f"{self.fingerprint[:32]}-{_digest(self.scorer.causal.config, self.recipe.model.adapter)}"
         cache = ReferenceCache(models.cache_dir() / "reference" / key, self.kept)
@@ -114,6 +123,9 @@ class Engine:
             if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")
         self._spare_head()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            heads.attach(self.recipe.objective, self.scorer)
 
     def adopt(self, model: Any) -> None:
         """Go on with a trained ``model`` of the same base; the reference stays what it was."""
@@ -121,6 +133,15 @@ class Engine:
         adopted.reference_head = self.scorer.reference_head
         self.scorer = adopted
         self._spare_head()
+
+    def following(self, folder: Path) -> list[Synchronise]:
+        """The callback that moves the reference, where it follows the policy."""
+        if self.follower is None:
+            return []
+        choice, writes = self.recipe.synchronise, self.accelerator.is_main_process
+        where = folder / "synchronised"
+        policy = self.scorer.model
+        return [Synchronise(policy, self.follower, where, every=choice.every, share=choice.share, writes=writes)]
 
     def evaluate(
         self, examples: Sequence[Example], reference: Reference | None, *, start: bool = False
@@ -140,7 +161,7 @@ class Engine:
 
     def trainable(self) -> list[Tagged]:
         """Every tensor that trains, with its role; see :func:`trainable`."""
-        return trainable(self.recipe, self.scorer.model)
+        return [*trainable(self.recipe, self.scorer.model), *heads.tagged(self.scorer)]
 
     def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -160,8 +181,8 @@ class Engine:
 
     def _spare_head(self) -> None:
         """Hold no second head where the model's own will always be the reference's."""
-        kept = self.scorer.reference_head
-        if kept is not None and _same_frozen(kept, self.scorer.causal.get_output_embeddings()):
+        kept, own = self.scorer.reference_head, self.scorer.causal.get_output_embeddings()
+        if self.follower is None and kept is not None and _same_frozen(kept, own):
             self.scorer.reference_head = None
 
     def _score(self, batch: Batch) -> LogProbs:
@@ -195,9 +216,16 @@ def step_forwards(
     recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
 ) -> list[Batch]:
     """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
-    parts = collate.pack(order.step(step), max_tokens=recipe.max_tokens, layout=layout, parts=share[1])
+    examples = step_examples(recipe, order, step)
+    parts = collate.pack(examples, max_tokens=recipe.max_tokens, layout=layout, parts=share[1])
     rows = collate.speaking(recipe.objective.needs)
     return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
+
+
+def step_examples(recipe: Recipe, order: Order, step: int) -> list[Example]:
+    """The rows of optimizer step ``step``, each with answers to other prompts where the objective needs them."""
+    rows = order.step(step)
+    return mismatch(rows) if "mismatched" in recipe.objective.needs else rows
 
 
 def possible_layouts(recipe: Recipe) -> list[Layout]:
@@ -224,8 +252,8 @@ def reference_kind(recipe: Recipe) -> Kind:
         RecipeError: that would not be the reference, or nobody asks for one.
     """
     needed = "reference" in recipe.objective.needs
-    usual: Kind = "cache"
-    if "layers" in parts(recipe.objective.needs):  # all layers of every token would be too much for a disk
+    usual: Kind = "snapshot" if recipe.synchronise.every else "cache"
+    if usual == "cache" and "layers" in parts(recipe.objective.needs):  # too much for a disk
         usual = "snapshot" if recipe.moved_start else "off"
     kind: Kind = (usual if recipe.reference == "auto" else recipe.reference) if needed else "off"
     _check_reference(recipe, kind, needed)
@@ -233,8 +261,8 @@ def reference_kind(recipe: Recipe) -> Kind:
 
 
 def looking(rows: collate.Speaking, examples: Sequence[Example]) -> collate.Speaking:
-    """The rows of an evaluation: pairs stay pairs, also for an objective that learns from the chosen answers alone."""
-    return "pairs" if rows == "chosen" and examples[0].record.is_pair else rows
+    """The rows of an evaluation: pairs stay pairs, also for an objective that learns from answers one by one."""
+    return "pairs" if all(example.record.is_pair for example in examples) else rows
 
 
 def _digest(config: Any, adapter: str | None) -> str:
@@ -262,6 +290,18 @@ def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
     if not needed and recipe.reference != "auto":
         raise RecipeError(
             f"{rooms.text(recipe.objective)} uses no reference.", where="reference", instead="Leave it at auto."
+        )
+    if recipe.synchronise.every and not needed:
+        raise RecipeError(
+            f"{rooms.text(recipe.objective)} uses no reference that could follow.",
+            where="synchronise.every",
+            instead="Leave it at 0.",
+        )
+    if recipe.synchronise.every and kind != "snapshot":
+        raise RecipeError(
+            f"a reference that follows the policy cannot be {kind!r}.",
+            where="reference",
+            instead="Choose auto or snapshot.",
         )
     if needed and kind == "off" and recipe.moved_start:
         raise RecipeError(

@@ -29,7 +29,7 @@ from accelerate.utils import set_seed
 from grainline import atomic, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_forwards
+from grainline.engine import Engine, Reference, step_examples, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.prepare import Prepared, prepare, prepare_held_out
@@ -119,7 +119,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
         (atomic.text if resume else claim.take)(folder / "recipe.yaml", recipes.dump(resolved))
     accelerator.wait_for_everyone()
     say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
-    used = _distinct(row for step in range(steps) for row in order.step(step))
+    used = _distinct(row for step in range(steps) for row in step_examples(recipe, order, step))
     held_out = [row for rows in prepared.held_out.values() for row in rows]
     reference = engine.reference([*used, *held_out], quiet=quiet)
     engine.attach(folder)
@@ -166,7 +166,7 @@ def run(recipe: Recipe, *, resume: bool = False, callbacks: Sequence[Any] = (), 
             folder,
             reference=reference,
             evaluate=evaluate if prepared.held_out else None,
-            callbacks=[*([] if quiet else [bar]), *watching, *callbacks],
+            callbacks=[*engine.following(folder), *([] if quiet else [bar]), *watching, *callbacks],
             accelerator=accelerator,
             resume=resume,
             tolerance=engine.tolerance,

@@ -16,7 +16,8 @@ objective sees, ``P`` pairs (``B = 2 P``, chosen rows first), ``T`` tokens of th
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict
@@ -100,6 +101,7 @@ class Example(NamedTuple):
     record: Record
     prompt: tuple[int, ...]
     answers: tuple[AnswerTokens, ...]
+    others: tuple[AnswerTokens, ...] = ()  # answers to other prompts, for an objective that needs them: one an answer
 
 
 class Tree(NamedTuple):
@@ -200,6 +202,25 @@ class Losses(NamedTuple):
     terms: Mapping[str, Term]
     margin: Tensor | None  # (P,) implied reward of chosen minus rejected, nats, detached; None without pairs
     log: Mapping[str, Tensor]  # further detached values per row, averaged into the metrics under their names
+    state: Mapping[str, Tensor] = MappingProxyType(
+        {}
+    )  # numbers an objective carries from step to step: what they are after this one
+
+
+class Dims(NamedTuple):
+    """Sizes of a model, as an objective's own modules are built for it."""
+
+    hidden: int  # numbers in a hidden state
+    layers: int
+    vocabulary: int
+
+
+class Seen(NamedTuple):
+    """What an objective's own modules look at: the reference, at every answer token."""
+
+    reference: LogProbs  # with the hidden states that the objective needs
+    target: Tensor  # (B, T) int64, the answer tokens; anything outside
+    logits: Callable[[Tensor], Tensor]  # (n, H) final hidden states -> (n, V) the reference's logits, float32 or wider
 
 
 TIE = 1e-5
@@ -220,4 +241,4 @@ class Tagged(NamedTuple):
 
     name: str
     tensor: Parameter
-    role: str  # "down", "up", "magnitude", "angle", "spectrum", "weight", ...
+    role: str  # "down", "up", "magnitude", "angle", "spectrum", "weight", "mask", "noise", ...

@@ -16,7 +16,7 @@ from grainline.forward import divergence
 from grainline.forward.head import answer_logprobs
 from grainline.forward.states import Watch, by_row, once
 from grainline.forward.trees import ATTENTION, Trees
-from grainline.types import Batch, LogProbs
+from grainline.types import Batch, LogProbs, Seen
 
 
 class Scorer(nn.Module):
@@ -30,9 +30,8 @@ class Scorer(nn.Module):
     def __init__(self, model: nn.Module, *, packed: bool = True) -> None:
         super().__init__()
         self.model = model
-        self.reference_head: nn.Module | None = (
-            None  # where the model's own head is not, or not for long, the reference's
-        )
+        self.reference_head: nn.Module | None = None  # where the model's own is not, or will not stay, the reference's
+        self.heads: nn.Module | None = None  # the objective's own modules, which look at the reference
         causal = self.causal
         if causal.config._attn_implementation != ATTENTION:  # else an earlier scorer of this model has kept it
             causal.plain_attention = causal.config._attn_implementation
@@ -92,6 +91,12 @@ class Scorer(nn.Module):
         said = batch.logprobs(by_row(batch, token_M))
         if divergence_M is not None:
             said = said._replace(kl=by_row(batch, divergence_M))
+        if self.heads is not None and against is not None and against.hidden is not None:
+            head = self.reference_head or self.causal.get_output_embeddings()
+            target_BT = by_row(batch, batch.target)
+            said = said._replace(
+                heads=self.heads(Seen(against, target_BT, divergence.logits_of(head, self.causal.config)))
+            )
         if keep:
             kept = watch.kept(keep, found, self.causal)
             said = said._replace(**{name: by_row(batch, value_M) for name, value_M in kept.items()})

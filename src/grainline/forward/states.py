@@ -97,7 +97,7 @@ def by_row(batch: Batch, value_M: Tensor) -> Tensor:
     """(M, ...) of all distinct answers' tokens -> (B, T, ...) in the objective's rows; 0 outside."""
     outside_BT = batch.rows < 0
     found = value_M[batch.rows.clamp(min=0)]
-    return found.masked_fill(outside_BT.view(*outside_BT.shape, *(1 for _ in value_M.shape[1:])), 0.0)
+    return found.masked_fill(outside_BT.view(*outside_BT.shape, *(1 for _ in value_M.shape[1:])), 0)
 
 
 def once(batch: Batch, value_BT: Tensor) -> Tensor:

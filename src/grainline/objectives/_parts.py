@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs
+    from grainline.types import LogProbs, Pairs, Rows
 
 
 def summed(logprobs: LogProbs) -> Tensor:
@@ -37,6 +37,18 @@ def sequence_kl(policy: LogProbs) -> Tensor:
     return (policy.kl * policy.weight).sum(-1)
 
 
+def masked_margin(policy: LogProbs, reference: LogProbs, reward_BT: Tensor, kl_BT: Tensor) -> Tensor:
+    """u - delta: (P,) nats, where each token's log-ratio counts ``reward_BT`` times and its divergence ``kl_BT`` times.
+
+    u is the masked log-ratio of chosen minus rejected, delta the masked divergence of rejected minus chosen. With all
+    masks 1 this is TDPO1's margin before beta.
+    """
+    gain_BT = policy.token - reference.token.detach()  # the masks, unlike the reference, have a gradient
+    apart_B = sequence_kl(policy._replace(weight=policy.weight * kl_BT))
+    chosen_P, rejected_P = halves((gain_BT * policy.weight * reward_BT).sum(-1) + apart_B)
+    return chosen_P - rejected_P
+
+
 def segments(logprobs: LogProbs) -> tuple[Tensor, Tensor]:
     """(segment (B, T), score (B, S)): which segment each token is in, -1 outside; NaN where there are fewer than S."""
     if logprobs.segment is None or logprobs.score is None:
@@ -57,6 +69,15 @@ def halves(value_B: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [chosen; rejected] -> (chosen, rejected), each (P,)."""
     chosen_P, rejected_P = value_B.chunk(2)
     return chosen_P, rejected_P
+
+
+def desirable(batch: Pairs | Rows) -> Tensor:
+    """(B,) bool of single answers: their label; of pairs, whose rows are [chosen; rejected], the first half."""
+    import torch
+
+    if not hasattr(batch, "label"):
+        return torch.arange(2 * len(batch.ids), device=batch.weight.device) < len(batch.ids)
+    return batch.label
 
 
 def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:

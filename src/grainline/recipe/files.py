@@ -33,6 +33,7 @@ from grainline.recipe.value import (
     HeldOutChoice,
     ModelChoice,
     Recipe,
+    SynchroniseChoice,
 )
 
 
@@ -161,6 +162,7 @@ _SECTIONS: dict[Place, type] = {
     ("data",): DataChoice,
     ("evaluation",): EvaluationChoice,
     ("checkpoints",): CheckpointChoice,
+    ("synchronise",): SynchroniseChoice,
 }
 
 
