@@ -98,6 +98,10 @@ def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dic
         sums |= {"logps/chosen": chosen_P.sum(), "logps/rejected": rejected_P.sum(), "n": ones.sum() / 2}
     else:
         sums |= {"logps/answer": answer_B.sum(), "n": ones.sum()}
+        if (reward_B := losses.log.get("rewards/answer")) is not None:
+            for kind, of_B in (("desirable", batch.facts.label), ("undesirable", ~batch.facts.label)):
+                name = f"rewards/{kind}"
+                sums |= {name: (of_B * reward_B).sum(), f"{_COUNT}{name}": of_B.sum()}
     if losses.margin is not None and isinstance(batch.facts, Pairs):
         margin_P = losses.margin
         sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": wins(margin_P).sum()}

@@ -119,7 +119,7 @@ def test_option_beta() -> None:
 
 
 def test_option_variant() -> None:
-    h = golden([3.0, 1.0, 2.0, -1.0])
+    h = golden([3.0, 1.0, -1.0, 2.0])  # margins 4 and -1; in order of rank 1 over -1 and 3 over 2
     values = [losses(AOT(variant=v), h, torch.zeros(4).double()).terms["aot"].value for v in ("paired", "unpaired")]
     assert not torch.allclose(*values)
 

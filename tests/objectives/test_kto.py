@@ -81,12 +81,12 @@ def trl_loss(policy: Tensor, reference: Tensor, labels: list[bool], spec: KTO) -
         "input_ids": torch.zeros(count, width, dtype=torch.long),
         "attention_mask": torch.ones(count, width, dtype=torch.long),
         "completion_mask": torch.ones(count, width, dtype=torch.long),
-        "label": labels,
+        "label": torch.tensor(labels),
         "ref_logps": before.sum(-1),
         "ref_KL_logps": other_before.sum(-1),
     }
     model = SimpleNamespace(training=True)
-    found = trl.KTOTrainer._compute_loss(trainer, _Called(model, said), inputs)
+    found = trl.KTOTrainer._compute_loss(trainer, _Called(model, said), inputs, False)
     return found[0] if isinstance(found, tuple) else found
 
 

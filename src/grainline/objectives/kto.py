@@ -66,8 +66,8 @@ class KTO:
             weight_B = batch.weight.to(h_B.dtype)
             z0 = ((weight_B * other_B).sum() / weight_B.sum().clamp(min=1e-30)).clamp(min=0)
         sign_B = label_B.to(h_B.dtype) * 2 - 1
-        loud_B = label_B * self.desirable_weight + ~label_B * self.undesirable_weight
-        loss_B = loud_B.to(h_B.dtype) * (-self.beta * sign_B * (h_B - z0)).sigmoid()
+        loud_B = h_B.new_tensor([self.undesirable_weight, self.desirable_weight])[label_B.long()]
+        loss_B = loud_B * (-self.beta * sign_B * (h_B - z0)).sigmoid()
         reward_B = self.beta * h_B.detach()
         log, margin = {"rewards/answer": reward_B}, None
         if len(other_B):
