@@ -177,6 +177,7 @@ def test_option_beta() -> None:
 def test_option_masks() -> None:
     assert SparsePO(masks="common").heads(DIMS).names == ("mask",)
     assert SparsePO(masks="independent").heads(DIMS).names == ("reward_mask", "kl_mask")
+    assert SparsePO(masks="independent", masked="kl").heads(DIMS).names == ("kl_mask",)
 
 
 def test_option_module() -> None:

@@ -66,7 +66,9 @@ class SparsePO:
     def heads(self, dims: Dims) -> nn.Module:
         from grainline.objectives.sparsepo_torch import Masks
 
-        names = ("mask",) if self.masks == "common" else ("reward_mask", "kl_mask")
+        names: tuple[str, ...] = ("mask",)
+        if self.masks == "independent":  # a mask that nobody reads would be trained by nothing
+            names = tuple(f"{place}_mask" for place in ("reward", "kl") if self.masked in ("both", place))
         return Masks(dims, names, all_layers=self.module == "simple_all")
 
     def __call__(self, policy: LogProbs, reference: LogProbs, batch: Pairs, heads: Mapping[str, Tensor]) -> Losses:
