@@ -152,7 +152,7 @@ class ReferenceCache:
             token[b, : len(values)] = values
         device = batch.rows.device
         found = batch.logprobs(token.to(device).masked_fill(batch.rows < 0, 0.0))
-        parts = {FIELDS[part]: self._part(part, batch).to(device) for part in self.parts}
+        parts: dict[str, Any] = {FIELDS[part]: self._part(part, batch).to(device) for part in self.parts}
         return found._replace(**parts)
 
     def _part(self, part: str, batch: Batch) -> Tensor:

@@ -99,5 +99,6 @@ class Scorer(nn.Module):
             )
         if keep:
             kept = watch.kept(keep, found, self.causal)
-            said = said._replace(**{name: by_row(batch, value_M) for name, value_M in kept.items()})
+            rows: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in kept.items()}
+            said = said._replace(**rows)
         return said

@@ -56,7 +56,7 @@ class Watch:
     def __enter__(self) -> Watch:
         for family, module, before in self.wanted:
             register = module.register_forward_pre_hook if before else module.register_forward_hook
-            self._handles.append(register(self._hook(family)))  # type: ignore[operator]
+            self._handles.append(register(self._hook(family)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
