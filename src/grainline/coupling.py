@@ -104,7 +104,7 @@ class Coupled:
         loss = share(losses, facts.weight, counts)
         pulls = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         self._pulls = {name: pull for name, pull in zip(leaves, pulls, strict=True) if pull is not None}
-        self._losses, self._counts, self._weight = _detached(losses), counts, facts.weight
+        self._losses, self._counts = _detached(losses), counts
         self.state = dict(state) | {name: float(value) for name, value in losses.state.items()}
 
     def __call__(self, i: int, batch: Batch, policy: LogProbs, against: LogProbs | None) -> Judged:
@@ -139,10 +139,9 @@ def _looks(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     looks = []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        for batch in forwards:
-            batch = batch.to(accelerator.device)
-            policy, against = voices(scorer, reference, batch, objective.needs)
-            looks.append(_Look(_light(policy), against and _light(against), batch.to("cpu").facts))
+        for batch in forwards:  # as they are collated, on the CPU, so are their facts
+            policy, against = voices(scorer, reference, batch.to(accelerator.device), objective.needs)
+            looks.append(_Look(_light(policy), against and _light(against), batch.facts))
     return looks
 
 
