@@ -42,7 +42,8 @@ from grainline.trainer import schedule as rate_of
 from grainline.types import Batch, Example, LogProbs, Losses, Term
 
 TESTS = Path(__file__).parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+SOURCES = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])  # these sources, whatever is installed
+ENVIRONMENT = os.environ | {"PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -93,8 +93,8 @@ class Coupled:
         self._first = sum(len(part) for part in parted[: accelerator.process_index])
         self._looks = looks
         policy, against, facts = together(looks)
-        leaves = {"token": policy.token, "kl": policy.kl, **(policy.heads or {})}
-        leaves = {name: value.requires_grad_() for name, value in leaves.items() if value is not None}
+        said = {"token": policy.token, "kl": policy.kl, **(policy.heads or {})}
+        leaves = {name: value.requires_grad_() for name, value in said.items() if value is not None}
         heads = {name: leaves[name] for name in policy.heads or {}}
         policy = policy._replace(token=leaves["token"], kl=leaves.get("kl"), heads=None)
         losses = objective(policy, against, facts, {**heads, **numbers(state)})
@@ -116,7 +116,7 @@ class Coupled:
         value = share(losses, batch.facts.weight, {name: n.to(batch.rows.device) for name, n in self._counts.items()})
         said = {"token": policy.token, "kl": policy.kl, **(policy.heads or {})}
         pulled = torch.stack(
-            [(said[name] * self._mine(pull, here).to(said[name])).sum() for name, pull in self._pulls.items()]  # type: ignore[arg-type,operator]
+            [(said[name] * self._mine(pull, here).to(said[name])).sum() for name, pull in self._pulls.items()]  # type: ignore[operator]
         ).sum()
         return losses, value.to(pulled) + (pulled - pulled.detach())
 
@@ -148,7 +148,7 @@ def _looks(
 def _light(said: LogProbs) -> LogProbs:
     """What an objective reads, on the CPU: hidden states stay where they are."""
     heads = said.heads and {name: value.cpu() for name, value in said.heads.items()}
-    tensors = {name: value.cpu() for name, value in said._asdict().items() if isinstance(value, Tensor)}
+    tensors: dict[str, Any] = {name: v.cpu() for name, v in said._asdict().items() if isinstance(v, Tensor)}
     return said._replace(**tensors | {"hidden": None}, heads=heads)
 
 
@@ -192,14 +192,14 @@ def _detached(losses: Losses) -> Losses:
 
 
 def _of_rows(losses: Losses, rows: slice) -> Losses:
-    terms = {name: term._replace(value=term.value[rows], count=term.count[rows]) for name, term in losses.terms.items()}  # type: ignore[index]
+    terms = {name: term._replace(value=term.value[rows], count=term.count[rows]) for name, term in losses.terms.items()}
     margin = None if losses.margin is None else losses.margin[rows]
     return Losses(terms, margin, {name: value[rows] for name, value in losses.log.items()}, losses.state)
 
 
 def _moved(losses: Losses, device: torch.device) -> Losses:
     terms = {
-        name: term._replace(value=term.value.to(device), count=term.count.to(device))  # type: ignore[attr-defined]
+        name: term._replace(value=term.value.to(device), count=term.count.to(device))
         for name, term in losses.terms.items()
     }
     return losses._replace(terms=terms)

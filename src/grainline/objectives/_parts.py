@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from grainline.types import Rows
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grainline.types import LogProbs, Pairs, Rows
+    from grainline.types import LogProbs, Pairs
 
 
 def summed(logprobs: LogProbs) -> Tensor:
@@ -65,6 +67,12 @@ def by_segment(token_BT: Tensor, segment_BT: Tensor, score_BS: Tensor) -> Tensor
     return (token_BT[:, None, :] * inside_BST).sum(-1)
 
 
+def pair_sum(value_B: Tensor) -> Tensor:
+    """Rows [chosen; rejected] -> the sum of both, (P,)."""
+    chosen_P, rejected_P = halves(value_B)
+    return chosen_P + rejected_P
+
+
 def halves(value_B: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [chosen; rejected] -> (chosen, rejected), each (P,)."""
     chosen_P, rejected_P = value_B.chunk(2)
@@ -75,9 +83,9 @@ def desirable(batch: Pairs | Rows) -> Tensor:
     """(B,) bool of single answers: their label; of pairs, whose rows are [chosen; rejected], the first half."""
     import torch
 
-    if not hasattr(batch, "label"):
-        return torch.arange(2 * len(batch.ids), device=batch.weight.device) < len(batch.ids)
-    return batch.label
+    if isinstance(batch, Rows):
+        return batch.label
+    return torch.arange(2 * len(batch.ids), device=batch.weight.device) < len(batch.ids)
 
 
 def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from grainline.objectives._parts import halves, log_ratio, logistic, masked_margin, sequence_kl
+from grainline.objectives._parts import halves, log_ratio, logistic, masked_margin, pair_sum, sequence_kl
 from grainline.types import Losses, Term, spec
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MaPO:
         chosen_P, rejected_P = halves(self.beta * log_ratio(policy, reference).detach())
         log = {"rewards/chosen": chosen_P, "rewards/rejected": rejected_P}
         log |= dict(zip(("kl/chosen", "kl/rejected"), halves(sequence_kl(policy).detach()), strict=True))
-        log["masks/mean"] = sum(halves((mask_BT * policy.mask).sum(-1))) / sum(halves(policy.mask.sum(-1)))
+        log["masks/mean"] = pair_sum((mask_BT * policy.mask).sum(-1)) / pair_sum(policy.mask.sum(-1))
         return Losses({"mapo": Term(loss_P, loss_P.new_ones(loss_P.shape))}, chosen_P - rejected_P, log)
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.objectives._parts import halves, log_ratio, logistic, masked_margin, sequence_kl
+from grainline.objectives._parts import halves, log_ratio, logistic, masked_margin, pair_sum, sequence_kl
 from grainline.types import Losses, Term, spec
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SparsePO:
             reward_BT, price_u = ones_BT, 0.0
         margin_P = self.beta * masked_margin(policy, reference, reward_BT, kl_BT)
         norm_B = ((price_u * reward_BT + price_d * kl_BT) * policy.weight.abs()).sum(-1)
-        loss_P = logistic(margin_P) + sum(halves(norm_B))
+        loss_P = logistic(margin_P) + pair_sum(norm_B)
         return Losses(
             {"sparsepo": Term(loss_P, loss_P.new_ones(loss_P.shape))},
             *self._said(policy, reference, {"reward": reward_BT, "kl": kl_BT}),
@@ -96,10 +96,10 @@ class SparsePO:
         rewards, drift = halves(self.beta * log_ratio(policy, reference).detach()), halves(sequence_kl(policy).detach())
         log = {f"rewards/{side}": value for side, value in zip(("chosen", "rejected"), rewards, strict=True)}
         log |= {f"kl/{side}": value for side, value in zip(("chosen", "rejected"), drift, strict=True)}
-        tokens_P = sum(halves(policy.mask.sum(-1)))
+        tokens_P = pair_sum(policy.mask.sum(-1))
         for name, mask_BT in masks.items():
             inside_BT = mask_BT.detach() * policy.mask
             silent_BT = policy.mask & (inside_BT == 0)
-            log[f"masks/{name}/zeros"] = sum(halves(silent_BT.sum(-1).to(mask_BT.dtype))) / tokens_P
-            log[f"masks/{name}/mean"] = sum(halves(inside_BT.sum(-1))) / tokens_P
+            log[f"masks/{name}/zeros"] = pair_sum(silent_BT.sum(-1).to(mask_BT.dtype)) / tokens_P
+            log[f"masks/{name}/mean"] = pair_sum(inside_BT.sum(-1)) / tokens_P
         return rewards[0] - rewards[1], log
