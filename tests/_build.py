@@ -14,11 +14,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Optimizer
 
+from grainline import heads, rooms
 from grainline.adapters._seam import attach, tagged
 from grainline.adapters.lora import LoRA
 from grainline.data.collate import Layout, collate, pack, speaking
+from grainline.data.mismatch import mismatch
 from grainline.data.order import Order
 from grainline.forward import Scorer
+from grainline.forward import parts as parts_of
 from grainline.objectives.dpo import DPO
 from grainline.optimizers.adamw import AdamW
 from grainline.trainer import Outcome, Plan, fit
@@ -168,12 +171,12 @@ def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
 # ----------------------------------------------------------------------------------------------------------- a run
 
 
-def adapter_off(scorer: Scorer) -> Callable[[Batch], LogProbs]:
+def adapter_off(scorer: Scorer, keep: Sequence[str] = ()) -> Callable[[Batch], LogProbs]:
     """The reference that is the same model without its adapter."""
 
     def reference(batch: Batch) -> LogProbs:
         with torch.no_grad(), scorer.model.disable_adapter():  # type: ignore[operator]
-            return scorer(batch)
+            return scorer(batch, keep=keep)
 
     return reference
 
@@ -206,19 +209,23 @@ def train(
     adapter = LoRA(rank=4, dropout=dropout)
     torch.manual_seed(0)
     scorer = Scorer(attach(adapter, base), packed=layout != "padded")
+    heads.attach(objective, scorer)
     order = Order(examples or many(20), batch_size=batch_size, seed=0)
 
     def batches(step: int) -> list[Batch]:
-        parts = pack(order.step(step), max_tokens=max_tokens, layout=layout, parts=accelerator.num_processes)
+        rows = mismatch(order.step(step)) if "mismatched" in objective.needs else order.step(step)
+        parts = pack(rows, max_tokens=max_tokens, layout=layout, parts=accelerator.num_processes)
         mine = parts[accelerator.process_index :: accelerator.num_processes]
         spy(len(mine))
         return [collate(part, rows=speaking(objective.needs), layout=layout) for part in mine]
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = (optimizer or AdamW(lr=lr))(tagged(adapter, scorer.model))
+    made = (optimizer or AdamW(lr=lr))([*tagged(adapter, scorer.model), *heads.tagged(scorer)])
     if watch is not None:
         watch(made)
-    options.setdefault("reference", adapter_off(scorer) if "reference" in objective.needs else None)
+    options.setdefault(
+        "reference", adapter_off(scorer, parts_of(objective.needs)) if "reference" in objective.needs else None
+    )
     return fit(
         scorer,
         objective,
@@ -229,6 +236,28 @@ def train(
         accelerator=accelerator,
         **options,
     )
+
+
+MORE = {
+    "kto": "kto:beta=0.5",
+    "bco": "bco:beta=0.5",
+    "aot": "aot:variant=unpaired",
+    "masks": "sparsepo + 0.5*aot",
+}
+"""Objectives whose steps are more than a sum over forwards, or that train modules of their own."""
+
+
+def train_more(base: Callable[[], Any], folder: Path, *, max_tokens: int = 70) -> None:
+    """Three uneven steps of each objective of :data:`MORE` into folders of their names."""
+    for name, text in MORE.items():
+        train(
+            base(),
+            folder / name,
+            objective=rooms.parse("objectives", text),
+            batch_size=7,
+            max_tokens=max_tokens,
+            steps=3,
+        )
 
 
 def logged(folder: Path) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from grainline import recipe as recipes
 from grainline.data.collate import collate
 from grainline.engine import Engine, _probe_examples
 from grainline.errors import ModelError, RecipeError, RunError
+from grainline.forward import Scorer, voices
 from grainline.prepare import prepare
-from grainline.runs import Run
+from grainline.runs import Run, align
 from grainline.types import Batch, Example, LogProbs
 
 
@@ -228,3 +230,67 @@ def test_facts(toy: Toy, tmp_path: Path) -> None:
     assert world.engine.fingerprint == models.fingerprint(world.loaded.model)
     assert world.engine.tolerance == 1e-3
     assert World(toy, model={"name": toy.model, "dtype": "bfloat16"}).engine.tolerance == 2.0
+
+
+# ------------------------------------------------------------------------------- more of the reference than log-probs
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"reference": "cache"},
+        {"reference": "off"},
+        {"reference": "snapshot"},
+        {"reference": "cache", "adapter": "lora:rank=4,targets=[q_proj,lm_head]"},
+        {"reference": "off", "adapter": "lora:rank=4,targets=[q_proj,lm_head]"},
+        {"reference": "snapshot", "adapter": "none"},
+        {"reference": "cache", "adapter": "none"},
+    ],
+    ids=str,
+)
+def test_the_divergence_is_from_the_model_before_training(choices: dict[str, Any], toy: Toy, tmp_path: Path) -> None:
+    """Whoever keeps the reference, and whatever becomes of the head: only a head that changes is held twice."""
+    world = World(toy, objective="tdpo", **choices)
+    engine, batch = world.engine, world.batch()
+    before = copy.deepcopy(engine.scorer.causal)
+    reference = world.reference()
+    engine.attach(tmp_path)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in (p for p in engine.scorer.parameters() if p.requires_grad):
+            tensor.add_(0.1 * torch.randn_like(tensor))
+        found, against = voices(engine.scorer, reference, batch, world.recipe.objective.needs)
+        truth = Scorer(before)
+        wanted = truth(batch)
+        assert torch.allclose(against.token, wanted.token, rtol=0, atol=1e-5)  # type: ignore[union-attr]
+        hidden = truth(batch, keep=("hidden",))
+        engine.scorer.reference_head = before.get_output_embeddings()
+        wanted = engine.scorer(batch, hidden, kl=True)
+    assert found.kl is not None
+    assert float(found.kl.max()) > 1e-3
+    assert torch.allclose(found.kl, wanted.kl, rtol=0, atol=1e-5)
+
+
+def test_a_head_that_stays_is_not_held_twice(toy: Toy, tmp_path: Path) -> None:
+    for name, adapter in {"frozen": "lora:rank=4", "adapted": "lora:rank=4,targets=[q_proj,lm_head]"}.items():
+        world = World(toy, objective="tdpo", adapter=adapter)
+        world.reference()
+        world.engine.attach(tmp_path / name)
+        assert (world.engine.scorer.reference_head is None) == (name == "frozen")
+
+
+def test_training_and_evaluation_know_of_the_divergence(toy: Toy, tmp_path: Path) -> None:
+    evaluation = {"data": {"test": toy.held_out}, "samples": 0}
+    choices = {"objective": "tdpo", "evaluation": evaluation}
+    runs = {
+        kind: align(**toy.choices(tmp_path / kind, reference=kind, **choices)) for kind in ("cache", "off", "snapshot")
+    }
+    one = runs["cache"]
+    assert one.before()["eval_test_kl/chosen"] == 0
+    assert one.summary()["eval_test_kl/chosen"] > 0
+    assert one.metrics[1]["kl/chosen"] == pytest.approx(0, abs=1e-5)
+    for other in runs.values():
+        for found, wanted in zip(other.metrics, one.metrics, strict=True):
+            assert found.get("loss") == pytest.approx(wanted.get("loss"), abs=1e-5)
+    again = one.evaluate(toy.held_out)["test"]["kl/chosen"]
+    assert again == pytest.approx(one.summary()["eval_test_kl/chosen"], abs=1e-5)

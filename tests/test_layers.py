@@ -26,7 +26,7 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
-LOOP = frozenset({"checkpoint", "reduction", "events"})
+LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling"})
 RUN = LOOP | {
     "trainer",
     "reference_cache",
@@ -38,7 +38,7 @@ RUN = LOOP | {
     "probe",
     "atomic",
 }
-RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files"}
+RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
 SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
 """Further shared modules of a room, beside _parts and _seam."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
@@ -95,9 +95,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     "provenance": CURRENCY | {"atomic"},
     "reduction": CURRENCY,
     "events": CURRENCY | {"reduction"},
+    "checks": CURRENCY,
+    "synchronise": CURRENCY | {"atomic", "checkpoint"},
+    "coupling": CURRENCY | {"forward", "reduction"},
+    "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report"},
-    "budget": CURRENCY | CHOICES | {"data", "engine", "footprint", "machine"},
+    "budget": CURRENCY | CHOICES | {"data", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
     "forecast": CURRENCY | SEAMS | CHOICES | {"models", "adapter_files", "prepare", "engine", "course", "footprint"},

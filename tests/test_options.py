@@ -338,6 +338,21 @@ def _(world: World) -> None:
     assert json.loads(greedy)["reference"] != json.loads(drawn)["reference"]
 
 
+@case("synchronise.every")
+def _(world: World) -> None:
+    run = world.run(synchronise={"every": 2})
+    assert [file.name for file in (run.folder / "synchronised").iterdir()] == ["step-000002.safetensors"]
+    losses, plain = world.losses(synchronise={"every": 2}), world.losses()
+    assert losses[:2] == pytest.approx(plain[:2], abs=1e-6)
+    assert losses[2] != pytest.approx(plain[2], abs=1e-5)  # a step after the reference has moved
+
+
+@case("synchronise.share")
+def _(world: World) -> None:
+    half, whole = (world.losses(synchronise={"every": 2, "share": share})[2] for share in (0.6, 1.0))
+    assert half != pytest.approx(whole, abs=1e-6)
+
+
 @case("checkpoints.every")
 def _(world: World) -> None:
     assert saved(world.run()) == ["step-000003"]

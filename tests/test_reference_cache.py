@@ -200,3 +200,40 @@ def test_a_float64_model_is_kept_in_float32(tmp_path: Path) -> None:
     cache.fill(batches, scorer)
     assert torch.equal(cache(batches[0]).token, scorer(batches[0]).token.float())
     assert torch.equal(ReferenceCache(tmp_path)(batches[0]).token, cache(batches[0]).token)
+
+
+def test_hidden_states_are_cached_beside_log_probs(tmp_path: Path) -> None:
+    """They come back to the last bit, in the model's dtype; answers cached without them are scored again."""
+    scorer = Scorer(model("llama", torch.bfloat16, vocab_size=96))
+
+    def score(batch: Batch) -> LogProbs:
+        with torch.no_grad():
+            return scorer(batch, keep=("activations", "layers"))
+
+    batches = forwards(many(10))
+    ReferenceCache(tmp_path).fill(batches[:1], score)
+    cache = ReferenceCache(tmp_path, ("activations", "layers"))
+    assert cache.missing(batches) == batches
+    cache.fill(batches, score)
+    again = ReferenceCache(tmp_path, ("activations", "layers"))
+    assert again.missing(batches) == []
+    for batch in batches:
+        fresh, cached = score(batch), again(batch)
+        assert torch.equal(cached.token, fresh.token)
+        assert fresh.hidden is not None
+        assert cached.hidden is not None
+        assert cached.hidden.dtype == torch.bfloat16
+        assert torch.equal(cached.hidden, fresh.hidden)
+        assert torch.equal(cached.activations.nan_to_num(), fresh.activations.nan_to_num())  # type: ignore[union-attr]
+    plain = ReferenceCache(tmp_path)  # who asks for log-probs alone is not troubled
+    assert plain.missing(batches) == []
+    assert plain(batches[0]).hidden is None
+
+
+def test_large_parts_are_written_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Scorer(model("llama", vocab_size=96))
+    monkeypatch.setattr(reference_cache, "BYTES_A_FILE", 1000)
+    batches = forwards(many(9))
+    ReferenceCache(tmp_path, ("hidden",)).fill(batches, torch.no_grad()(lambda b: scorer(b, keep=("hidden",))))
+    assert len(files(tmp_path)) == len(batches)
+    assert ReferenceCache(tmp_path, ("hidden",)).missing(batches) == []

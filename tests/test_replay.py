@@ -121,7 +121,7 @@ def test_another_adapter_to_go_on_from_is_refused(toy: Toy, toy_run: Run, tmp_pa
 
 def test_the_model_is_read_once(toy_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, real = [], models.load
-    monkeypatch.setattr(models, "load", lambda choice: read.append(choice) or real(choice))
+    monkeypatch.setattr(models, "load", lambda choice, **how: read.append(choice) or real(choice, **how))
     replay.replay(toy_run.folder, tmp_path / "again", steps=1, progress=False)
     assert len(read) == 1
 

@@ -15,7 +15,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from _build import adapted, adapter_off, apart, example, gradients, logged, losses, many, model, questions, train
+from _build import (
+    MORE,
+    adapted,
+    adapter_off,
+    apart,
+    example,
+    gradients,
+    logged,
+    losses,
+    many,
+    model,
+    questions,
+    train,
+    train_more,
+)
 from grainline import checkpoint
 from grainline.data.collate import collate
 from grainline.data.order import Order
@@ -28,7 +42,8 @@ from grainline.trainer import schedule as rate_of
 from grainline.types import Batch, Example, LogProbs, Losses, Term
 
 TESTS = Path(__file__).parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+SOURCES = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])  # these sources, whatever is installed
+ENVIRONMENT = os.environ | {"PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -506,6 +521,18 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         same = {"loss", "logps/chosen", "rewards/margins", "rewards/accuracies", "grad_norm", "learning_rate"}
         assert {k: found[k] for k in same} == pytest.approx({k: wanted[k] for k in same}, rel=1e-4, abs=1e-5)
         assert found["loss"] == pytest.approx(wanted["loss"], abs=1e-5)
+
+
+@pytest.mark.xdist_group("processes")  # two at a time on two cores starve each other
+def test_two_processes_couple_and_train_heads_as_one(tmp_path: Path) -> None:
+    torchrun("two_coupled.py", str(tmp_path / "two"))
+    train_more(lambda: model("llama", vocab_size=96), tmp_path / "one", max_tokens=10_000)
+    for name in MORE:
+        two, one = logged(tmp_path / "two" / name), logged(tmp_path / "one" / name)
+        assert len(two) == len(one) == 3
+        for found, wanted in zip(two, one, strict=True):
+            same = wanted.keys() - {"num_tokens", "start/loss", "start/policy_minus_reference"}
+            assert {k: found[k] for k in same} == pytest.approx({k: wanted[k] for k in same}, rel=1e-4, abs=2e-5), name
 
 
 @pytest.mark.xdist_group("processes")  # two at a time on two cores starve each other

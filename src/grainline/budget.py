@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
 from torch import nn
 
 from grainline import footprint, machine
+from grainline.coupling import judge
 from grainline.data import collate
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference
+from grainline.engine import Engine, Reference, step_examples
 from grainline.errors import RecipeError
+from grainline.forward import voices
 from grainline.recipe import Recipe
 from grainline.types import Example, Layout, Tagged
 
@@ -38,6 +41,8 @@ LOOKED_AT = 200
 SMALL = 256
 """Tokens of the first forward that is measured, unless the longest row has more."""
 ROUND = 64
+ALONE: Any = SimpleNamespace(num_processes=1, process_index=0, device=None, unwrap_model=lambda model: model)
+"""In place of the accelerator: processes need not measure equally often, so none may wait for another."""
 
 
 class Settled(NamedTuple):
@@ -67,12 +72,12 @@ def settle(recipe: Recipe, engine: Engine, order: Order, steps: int, reference: 
     Raises:
         RecipeError: not even the longest row fits.
     """
-    rows = list({id(row): row for step in range(steps) for row in order.step(step)}.values())
+    rows = list({id(row): row for step in range(steps) for row in step_examples(recipe, order, step)}.values())
     rows.sort(key=lambda row: -collate.tokens([row], engine.layout))
     kind = "cuda" if engine.accelerator.device.type == "cuda" else "cpu"
     limit = _limit(recipe, engine)
     allowed = round(MARGIN[kind] * limit) - _state(recipe, engine)
-    largest = -(-_largest_step(order, steps, engine.layout) // engine.accelerator.num_processes)
+    largest = -(-_largest_step(recipe, order, steps, engine.layout) // engine.accelerator.num_processes)
     gain = ENOUGH_ON_CPU if kind == "cpu" and recipe.memory == "auto" else largest
     measure = _measuring(engine, reference)
     size, expected = _fitting(rows, min(largest, gain), allowed, engine.layout, measure)
@@ -135,16 +140,15 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
     """rows -> (tokens, most bytes held) of one forward and backward as a step makes them; nothing else is changed."""
 
     def measure(rows: Sequence[Example]) -> _Point:
-        scorer, device = engine.scorer, engine.accelerator.device
+        scorer, objective, device = engine.scorer, engine.recipe.objective, engine.accelerator.device
         batch = collate.collate(rows, rows=engine.rows, layout=engine.layout).to(device)
         training = scorer.training
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # an adapter's dropout draws
             footprint.forget_peak(device)
             try:
-                policy = scorer.train()(batch)
-                against = reference(batch) if reference is not None else None
-                losses = engine.recipe.objective(policy, against, batch.facts, {})
-                torch.stack([term.value.sum() for term in losses.terms.values()]).sum().backward()
+                judged = judge(objective, scorer.train(), reference, [batch], ALONE, getattr(objective, "state", {}))
+                policy, against = voices(scorer, reference, batch, objective.needs)
+                judged(0, batch, policy, against)[1].backward()
                 return _Point(batch.ids.numel(), footprint.peak(device))
             finally:
                 for parameter in scorer.parameters():
@@ -190,5 +194,6 @@ def _first(rows: Sequence[Example], tokens: int, layout: Layout) -> list[Example
     return taken
 
 
-def _largest_step(order: Order, steps: int, layout: Layout) -> int:
-    return max(collate.tokens(order.step(step), layout) for step in range(0, steps, max(1, steps // LOOKED_AT)))
+def _largest_step(recipe: Recipe, order: Order, steps: int, layout: Layout) -> int:
+    looked_at = range(0, steps, max(1, steps // LOOKED_AT))
+    return max(collate.tokens(step_examples(recipe, order, step), layout) for step in looked_at)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from grainline import footprint
 from grainline.data import collate
 from grainline.data.order import Order
-from grainline.engine import looking, reference_kind, step_forwards
+from grainline.engine import looking, reference_kind, step_examples, step_forwards
 from grainline.evaluation import preferences
 from grainline.footprint import Size
 from grainline.prepare import Prepared
@@ -53,7 +53,9 @@ class Course(NamedTuple):
     held_out: Size  # what one look at the held-out data reads
     looks: float  # forwards over the held-out data in the whole run
     largest: Batch
-    each_step: float  # forwards of the reference beside each forward of the policy: 0 or 1
+    each_step: (
+        float  # forwards without gradient beside each one that is trained on: of the reference, and to look first
+    )
 
 
 def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout) -> Course:
@@ -91,13 +93,19 @@ def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout) -> Course:
     )
     kind, needed = reference_kind(recipe), "reference" in recipe.objective.needs
     held_out = [_read_once(recipe, rows, layout) for rows in prepared.held_out.values()]
-    used = [row for step in range(-(-min(rows, len(prepared.train)) // recipe.batch_size)) for row in order.step(step)]
+    used = [
+        row
+        for step in range(-(-min(rows, len(prepared.train)) // recipe.batch_size))
+        for row in step_examples(recipe, order, step)
+    ]
     once = [_read_once(recipe, used[: len(prepared.train)], layout), *held_out] if kind == "cache" else []
     live = float(needed and kind != "cache")  # the reference is asked anew each time
     looks = recipe.evaluation.every and count // recipe.evaluation.every
     looks += not looks or bool(count % recipe.evaluation.every)
     start = 2 * live if needed else 1  # the first look is at the reference itself
-    return Course(steps, total, footprint.add(once), footprint.add(held_out), start + looks * (1 + live), largest, live)
+    beside = live + (1 + live) * getattr(recipe.objective, "coupled", False)  # coupled rows are all read once before
+    read = footprint.add(once), footprint.add(held_out)
+    return Course(steps, total, *read, start + looks * (1 + live), largest, beside)
 
 
 def _read_once(recipe: Recipe, examples: Sequence[Example], layout: Layout) -> Size:

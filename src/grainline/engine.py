@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -14,16 +15,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import adapter_files, export, geometry, models, rooms
+from grainline import adapter_files, export, geometry, heads, models, rooms
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
+from grainline.data.mismatch import mismatch
 from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
-from grainline.forward import Scorer, choose_layout, probe_length, rounding
+from grainline.forward import Scorer, choose_layout, parts, probe_length, rounding
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
+from grainline.synchronise import Synchronise, merged
 from grainline.types import Batch, Example, Layout, LogProbs, Tagged
 
 Reference = Callable[[Batch], LogProbs]
@@ -43,9 +46,11 @@ class Engine:
         self.fingerprint = fingerprint  # of the base
         self.rows = collate.speaking(recipe.objective.needs)
         self.needs_reference = "reference" in recipe.objective.needs
+        self.kept = parts(recipe.objective.needs)  # of the reference, beside log-probs
         self.kind = reference_kind(recipe)
         self.tolerance = rounding(scorer.causal)
         self.verified: float | None = None
+        self.follower: Any = None  # the reference's model, where it follows the policy
 
     @classmethod
     def build(cls, recipe: Recipe, model: Any, examples: Sequence[Example], accelerator: Accelerator) -> Engine:
@@ -86,13 +91,22 @@ class Engine:
         """The reference as a function of a batch; to be made before the adapter is attached."""
         if not self.needs_reference:
             return None
+        if self.kept:  # the adapter may be put on the head, or free it
+            head = self.scorer.causal.get_output_embeddings()
+            self.scorer.reference_head = copy.deepcopy(head).requires_grad_(False)
         if self.kind == "off":
             return self._without_adapter
         if self.kind == "snapshot":
-            frozen = Scorer(copy.deepcopy(self.scorer.model).requires_grad_(False).eval(), packed=self.scorer.packed)
-            return torch.no_grad()(frozen)
+            follows = self.recipe.synchronise.every
+            model = merged(self.scorer.model) if follows else copy.deepcopy(self.scorer.model)
+            frozen = Scorer(model.requires_grad_(False).eval(), packed=self.scorer.packed)
+            if follows:
+                self.follower = frozen.model
+                if self.kept:
+                    self.scorer.reference_head = frozen.causal.get_output_embeddings()
+            return torch.no_grad()(functools.partial(frozen, keep=self.kept))
         key = f"{self.fingerprint[:32]}-{_digest(self.scorer.causal.config, self.recipe.model.adapter)}"
-        cache = ReferenceCache(models.cache_dir() / "reference" / key)
+        cache = ReferenceCache(models.cache_dir() / "reference" / key, self.kept)
         batches = self.forwards(examples)
         missing = cache.missing(batches)
         cache.fill(track(missing, "reference log-probs", quiet=quiet), self._score)
@@ -113,13 +127,35 @@ class Engine:
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
             if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")
+        self._spare_head()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            heads.attach(self.recipe.objective, self.scorer)
+
+    def adopt(self, model: Any) -> None:
+        """Go on with a trained ``model`` of the same base; the reference stays what it was."""
+        adopted = Scorer(model, packed=self.scorer.packed).eval()
+        adopted.reference_head = self.scorer.reference_head
+        if self.recipe.fuse:
+            adopted.fuse()
+        self.scorer = adopted
+        self._spare_head()
+
+    def following(self, folder: Path) -> list[Synchronise]:
+        """The callback that moves the reference, where it follows the policy."""
+        if self.follower is None:
+            return []
+        choice, writes = self.recipe.synchronise, self.accelerator.is_main_process
+        where = folder / "synchronised"
+        policy = self.scorer.model
+        return [Synchronise(policy, self.follower, where, every=choice.every, share=choice.share, writes=writes)]
 
     def evaluate(
         self, examples: Sequence[Example], reference: Reference | None, *, start: bool = False
     ) -> preferences.Evaluation:
         """Held-out metrics, shared by all processes; ``start``: of the reference, which is where training starts."""
         rows = preferences.evaluate(
-            reference if start and reference is not None else self.scorer,
+            _as_policy(reference) if start and reference is not None else self.scorer,
             self.recipe.objective,
             self.forwards(examples, rows=looking(self.rows, examples)),
             reference=reference,
@@ -147,7 +183,7 @@ class Engine:
 
     def trainable(self) -> list[Tagged]:
         """Every tensor that trains, with its role; see :func:`trainable`."""
-        return trainable(self.recipe, self.scorer.model)
+        return [*trainable(self.recipe, self.scorer.model), *heads.tagged(self.scorer)]
 
     def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -165,9 +201,15 @@ class Engine:
         model: Any = self.scorer.model
         return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
+    def _spare_head(self) -> None:
+        """Hold no second head where the model's own will always be the reference's."""
+        kept, own = self.scorer.reference_head, self.scorer.causal.get_output_embeddings()
+        if self.follower is None and kept is not None and _same_frozen(kept, own):
+            self.scorer.reference_head = None
+
     def _score(self, batch: Batch) -> LogProbs:
         with torch.no_grad():
-            return self.scorer(batch.to(self.accelerator.device))
+            return self.scorer(batch.to(self.accelerator.device), keep=self.kept)
 
     def _without_adapter(self, batch: Batch) -> LogProbs:
         with self.adapter_off():
@@ -196,9 +238,16 @@ def step_forwards(
     recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
 ) -> list[Batch]:
     """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
-    parts = collate.pack(order.step(step), max_tokens=recipe.tokens_at_once, layout=layout, parts=share[1])
+    examples = step_examples(recipe, order, step)
+    parts = collate.pack(examples, max_tokens=recipe.tokens_at_once, layout=layout, parts=share[1])
     rows = collate.speaking(recipe.objective.needs)
     return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
+
+
+def step_examples(recipe: Recipe, order: Order, step: int) -> list[Example]:
+    """The rows of optimizer step ``step``, each with answers to other prompts where the objective needs them."""
+    rows = order.step(step)
+    return mismatch(rows) if "mismatched" in recipe.objective.needs else rows
 
 
 def possible_layouts(recipe: Recipe) -> list[Layout]:
@@ -225,14 +274,17 @@ def reference_kind(recipe: Recipe) -> Kind:
         RecipeError: that would not be the reference, or nobody asks for one.
     """
     needed = "reference" in recipe.objective.needs
-    kind: Kind = ("cache" if recipe.reference == "auto" else recipe.reference) if needed else "off"
+    usual: Kind = "snapshot" if recipe.synchronise.every else "cache"
+    if usual == "cache" and "layers" in parts(recipe.objective.needs):  # too much for a disk
+        usual = "snapshot" if recipe.moved_start else "off"
+    kind: Kind = (usual if recipe.reference == "auto" else recipe.reference) if needed else "off"
     _check_reference(recipe, kind, needed)
     return kind
 
 
 def looking(rows: collate.Speaking, examples: Sequence[Example]) -> collate.Speaking:
-    """The rows of an evaluation: pairs stay pairs, also for an objective that learns from the chosen answers alone."""
-    return "pairs" if rows == "chosen" and examples[0].record.is_pair else rows
+    """The rows of an evaluation: pairs stay pairs, also for an objective that learns from answers one by one."""
+    return "pairs" if all(example.record.is_pair for example in examples) else rows
 
 
 def _digest(config: Any, adapter: str | None) -> str:
@@ -261,12 +313,41 @@ def _check_reference(recipe: Recipe, kind: str, needed: bool) -> None:
         raise RecipeError(
             f"{rooms.text(recipe.objective)} uses no reference.", where="reference", instead="Leave it at auto."
         )
+    if recipe.synchronise.every and not needed:
+        raise RecipeError(
+            f"{rooms.text(recipe.objective)} uses no reference that could follow.",
+            where="synchronise.every",
+            instead="Leave it at 0.",
+        )
+    if recipe.synchronise.every and kind != "snapshot":
+        raise RecipeError(
+            f"a reference that follows the policy cannot be {kind!r}.",
+            where="reference",
+            instead="Choose auto or snapshot.",
+        )
     if needed and kind == "off" and recipe.moved_start:
         raise RecipeError(
             f"the model with its adapter off is not the reference: {recipe.moved_start}.",
             where="reference",
             instead="Choose cache or snapshot.",
         )
+
+
+def _as_policy(reference: Reference) -> Callable[..., LogProbs]:
+    """The reference where the policy is asked: before training they are one, and no divergence lies between them."""
+
+    def score(batch: Batch, against: LogProbs | None = None, *, kl: bool = False) -> LogProbs:
+        said = reference(batch) if against is None else against
+        return said._replace(kl=torch.zeros_like(said.token)) if kl else said
+
+    return score
+
+
+def _same_frozen(before: Any, now: Any) -> bool:
+    """Is ``now`` still ``before``, and will it stay so? Not if it trains, wears an adapter, or was changed by one."""
+    own, other = before.state_dict(), now.state_dict()
+    frozen = not any(p.requires_grad for p in now.parameters())
+    return frozen and own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
 
 
 def _probe_examples(examples: Sequence[Example], length: int) -> list[Example]:

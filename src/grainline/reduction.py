@@ -14,14 +14,28 @@ from grainline.types import Batch, LogProbs, Losses, Pairs, wins
 Metrics = dict[str, float]
 
 _COUNT = "count of "
+_NO_STATE: Mapping[str, Tensor] = {}
 
 
-def totals(objective: Callable[..., Losses], forwards: Sequence[Batch], accelerator: Accelerator) -> dict[str, Tensor]:
-    """sum(weight * count) of each term over the whole step and all processes."""
+def totals(
+    objective: Callable[..., Losses],
+    forwards: Sequence[Batch],
+    accelerator: Accelerator,
+    state: Mapping[str, Tensor] = _NO_STATE,
+    names: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """sum(weight * count) of each term over the whole step and all processes.
+
+    Args:
+        state: the objective's own numbers.
+        names: outputs of the objective's own modules.
+    """
     counts: dict[str, Tensor] = {}
     for batch in forwards:
-        silent = batch.logprobs(torch.zeros_like(batch.weight))
-        terms = objective(silent, silent, batch.facts, {}).terms
+        nothing = torch.zeros_like(batch.weight)
+        silent = batch.logprobs(nothing)._replace(kl=nothing, activations=nothing[..., None, None])
+        heads = dict.fromkeys(names, nothing)
+        terms = objective(silent, silent, batch.facts, {**heads, **state}).terms
         add(counts, {name: (batch.facts.weight * term.count).sum().double() for name, term in terms.items()})
     # A term that counts nothing in this step (no desirable row, say) has a sum of 0 too: 0 / tiny is its share.
     return {name: total.clamp(min=1e-30) for name, total in reduce(counts, accelerator).items()}
@@ -55,9 +69,24 @@ def reduce(sums: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, Te
 # --------------------------------------------------------------------------------------------------------- metrics
 
 
+def whole(
+    objective: Callable[..., Losses],
+    policy: LogProbs,
+    against: LogProbs | None,
+    batch: Batch,
+    state: Mapping[str, float],
+) -> Losses:
+    """What is logged counts every token 1, as evaluation does, so that the two can be compared."""
+    given = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
+    with torch.no_grad():
+        return objective(policy.whole(), against and against.whole(), batch.facts, {**(policy.heads or {}), **given})
+
+
 def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dict[str, Tensor]:
     """Sums of one forward, under TRL's metric names where it has them."""
     answer_B = policy.token.detach().sum(-1)
+    if not isinstance(batch.facts, Pairs):
+        answer_B = answer_B[: len(batch.facts.ids)]  # mismatched answers stand behind the rows' own
     ones = torch.ones_like(answer_B)
     sums = {
         "loss": loss.detach(),
@@ -69,6 +98,10 @@ def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dic
         sums |= {"logps/chosen": chosen_P.sum(), "logps/rejected": rejected_P.sum(), "n": ones.sum() / 2}
     else:
         sums |= {"logps/answer": answer_B.sum(), "n": ones.sum()}
+        if (reward_B := losses.log.get("rewards/answer")) is not None:
+            for kind, of_B in (("desirable", batch.facts.label), ("undesirable", ~batch.facts.label)):
+                name = f"rewards/{kind}"
+                sums |= {name: (of_B * reward_B).sum(), f"{_COUNT}{name}": of_B.sum()}
     if losses.margin is not None and isinstance(batch.facts, Pairs):
         margin_P = losses.margin
         sums |= {"rewards/margins": margin_P.sum(), "rewards/accuracies": wins(margin_P).sum()}

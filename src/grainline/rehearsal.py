@@ -20,7 +20,7 @@ import torch
 
 from grainline import footprint, models
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_forwards
+from grainline.engine import Engine, Reference, step_examples, step_forwards
 from grainline.forecast import Estimate, forecast
 from grainline.launch import accelerator_for
 from grainline.optimizers import _seam as optimizers
@@ -102,7 +102,9 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
         return _seconds(lambda: [_score(engine, batch) for batch in few[1]]) / amount(footprint.add(sizes), False)
 
     frozen = read()
-    reference = engine.reference([row for step in range(FIRST) for row in order.step(step)], quiet=True)
+    reference = engine.reference(
+        [row for step in range(FIRST) for row in step_examples(recipe, order, step)], quiet=True
+    )
     before, held = footprint.peak(engine.accelerator.device), footprint.resident()
     with tempfile.TemporaryDirectory() as folder:
         engine.attach(Path(folder))

@@ -26,10 +26,9 @@ from accelerate.utils import set_seed
 from grainline import adapter_files, atomic, budget, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_forwards
+from grainline.engine import Engine, Reference, step_examples, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
-from grainline.forward import Scorer
 from grainline.launch import accelerator_for, check_trackers
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare, prepare_held_out
@@ -135,7 +134,7 @@ def run(
     with claim.held(folder / "recipe.yaml", written) if mine and not resume else contextlib.nullcontext():
         accelerator.wait_for_everyone()
         say(f"layout: {engine.layout} ({engine.why})", quiet=quiet)
-        used = _distinct(row for step in range(steps) for row in order.step(step))
+        used = _distinct(row for step in range(steps) for row in step_examples(recipe, order, step))
         held_out = [row for rows in prepared.held_out.values() for row in rows]
         reference = engine.reference([*used, *held_out], quiet=quiet)
         engine.attach(folder)
@@ -192,7 +191,7 @@ def run(
             folder,
             reference=reference,
             evaluate=evaluate if prepared.held_out or recipe.evaluation.geometry else None,
-            callbacks=[*([] if quiet else [bar]), *watching, *callbacks],
+            callbacks=[*engine.following(folder), *([] if quiet else [bar]), *watching, *callbacks],
             accelerator=accelerator,
             resume=resume,
             tolerance=engine.tolerance,
@@ -263,12 +262,9 @@ class Run:
         engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
         reference = engine.reference(everything, quiet=quiet)
         name = "policy" if recipe.model.adapter else "default"  # "default" is then the adapter training started from
-        packed = engine.scorer.packed
         with engine.scorer.plain() as model:
             trained = export.load_adapter(model, self.adapter, name=name)
-        engine.scorer = Scorer(trained, packed=packed).eval()
-        if recipe.fuse:
-            engine.scorer.fuse()
+        engine.adopt(trained)
         found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
         for name, evaluation in found.items():
             atomic.text(

@@ -11,9 +11,8 @@ depend on masks and weights alone: they are read off before the first forward, a
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +24,15 @@ from torch.optim import Optimizer
 from transformers import TrainerState, get_scheduler
 
 from grainline import checkpoint
-from grainline.errors import InvariantError, NonFiniteError, RecipeError
+from grainline.checks import check_finite, check_start, clip
+from grainline.coupling import judge
+from grainline.errors import RecipeError
 from grainline.events import Events, Stop
+from grainline.forward import voices
+from grainline.objectives._seam import Objective
 from grainline.optimizers import _seam as optimizers
-from grainline.reduction import Metrics, add, means, measure, share, totals
-from grainline.types import Batch, LogProbs, Losses
+from grainline.reduction import Metrics, add, means, measure, whole
+from grainline.types import Batch, LogProbs
 
 
 class Plan(NamedTuple):
@@ -57,7 +60,7 @@ class Outcome(NamedTuple):
 
 def fit(
     scorer: nn.Module,
-    objective: Callable[..., Losses],
+    objective: Objective,
     optimizer: Optimizer,
     batches: Callable[[int], Sequence[Batch]],
     plan: Plan,
@@ -95,6 +98,7 @@ def fit(
     state = TrainerState(max_steps=plan.steps, is_world_process_zero=accelerator.is_main_process)
     emit = Events(callbacks, state, model=accelerator.unwrap_model(scorer), optimizer=optimizer)
     facts: dict[str, Any] = {"best": None, "best_step": None, "stale": 0, "rows": 0, "tokens": 0}
+    facts["state"] = dict(getattr(objective, "state", {}))
     metrics: Metrics = {}
 
     def save(step: int) -> None:
@@ -110,7 +114,7 @@ def fit(
 
     first = 0
     if resume and (found := checkpoint.newest(saved)) is not None:
-        facts = checkpoint.restore(found, accelerator.unwrap_model(scorer), optimizer)
+        facts |= checkpoint.restore(found, accelerator.unwrap_model(scorer), optimizer)
         first = facts.pop("step")
     if accelerator.is_main_process:
         checkpoint.cut(log, after=first)
@@ -125,25 +129,24 @@ def fit(
                 group["lr"] = lr * rate(step)
             emit("on_step_begin")
             forwards = batches(step)
-            counted = totals(objective, forwards, accelerator)
+            judged = judge(objective, scorer, reference, forwards, accelerator, facts["state"])
             sums: dict[str, Tensor] = {}
             start: Metrics = {}
             for i, batch in enumerate(forwards):
                 batch = batch.to(accelerator.device)
                 last = i == len(forwards) - 1
                 with nullcontext() if last else accelerator.no_sync(scorer):
-                    policy = scorer(batch)
-                    against = reference(batch) if reference is not None else None
-                    losses = objective(policy, against, batch.facts, {})
+                    policy, against = voices(scorer, reference, batch, objective.needs)
+                    losses, loss = judged(i, batch, policy, against)
                     if step == 0 and i == 0 and against is not None:
-                        start = _check_start(policy, against, losses, objective, tolerance)
+                        start = check_start(policy, against, losses, objective, tolerance)
                         emit("on_log", logs=start)
-                    _check_finite(losses, batch, step)
-                    loss = share(losses, batch.facts.weight, counted)
+                    check_finite(losses, batch, step)
                     # DDP averages gradients over processes; the sum is what is meant.
                     accelerator.backward(loss * accelerator.num_processes)
-                add(sums, measure(_whole(objective, policy, against, batch), policy, batch, loss))
-            norm = _clip(accelerator, parameters, plan.max_grad_norm, step)
+                add(sums, measure(whole(objective, policy, against, batch, facts["state"]), policy, batch, loss))
+            facts["state"] = judged.state
+            norm = clip(accelerator, parameters, plan.max_grad_norm, step)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -157,7 +160,7 @@ def fit(
                 "num_tokens": facts["tokens"],
                 "num_rows": facts["rows"],
             }
-            entry |= {"seconds": time.monotonic() - began, **start}
+            entry |= {"seconds": time.monotonic() - began, **start, **facts["state"]}
             if accelerator.is_main_process:
                 checkpoint.append(log, entry)
             accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=done)
@@ -180,59 +183,6 @@ def fit(
                 break
     emit("on_train_end")
     return Outcome(done, done == plan.steps or early(), _best(saved, facts), metrics)
-
-
-# ---------------------------------------------------------------------------------------------------------- checks
-
-
-def _check_start(
-    policy: LogProbs, reference: LogProbs, losses: Losses, objective: Any, tolerance: float
-) -> dict[str, float]:
-    """Before the first step policy and reference are one model, and the loss is the objective's constant."""
-    apart = float((policy.token.detach() - reference.token).abs().max())
-    if not apart <= tolerance:
-        raise InvariantError(
-            f"before the first step the policy differs from the reference by {apart:.1e} nats a token "
-            f"(allowed: {tolerance:.0e})",
-            instead="The reference is not the model that training starts from: check reference and model.adapter.",
-        )
-    value = float(sum(t.coefficient * t.value.detach().sum() / t.count.sum() for t in losses.terms.values()))
-    constant = getattr(objective, "constant", None)
-    # A sum of T token errors grows like their root if they are independent; ten times that is a fault, not rounding.
-    allowed = max(1e-4, 10 * tolerance * policy.mask.shape[1] ** 0.5)
-    if constant is not None and abs(value - constant) > allowed:
-        raise InvariantError(f"before the first step the loss is {value:.6f}, the objective's constant {constant:.6f}")
-    return {"start/policy_minus_reference": apart, "start/loss": value} | (
-        {} if constant is None else {"start/constant": constant}
-    )
-
-
-def _whole(objective: Callable[..., Losses], policy: LogProbs, against: LogProbs | None, batch: Batch) -> Losses:
-    """What is logged counts every token 1, as evaluation does, so that the two can be compared."""
-    with torch.no_grad():
-        return objective(policy.whole(), against and against.whole(), batch.facts, {})
-
-
-def _check_finite(losses: Losses, batch: Batch, step: int) -> None:
-    bad = torch.zeros(len(batch.facts.ids), dtype=torch.bool, device=batch.ids.device)
-    for term in losses.terms.values():
-        bad |= ~term.value.detach().isfinite()
-    if bool(bad.any()):
-        rows = [row for row, is_bad in zip(batch.facts.ids, bad.tolist(), strict=True) if is_bad]
-        raise NonFiniteError(
-            f"non-finite loss at step {step + 1} from {len(rows)} rows: {', '.join(rows[:5])}",
-            instead="Look at these rows, lower the learning rate, or set model.dtype=float32.",
-        )
-
-
-def _clip(accelerator: Accelerator, parameters: Iterable[nn.Parameter], limit: float, step: int) -> float:
-    norm = float(accelerator.clip_grad_norm_(parameters, limit or math.inf))
-    if not math.isfinite(norm):
-        raise NonFiniteError(
-            f"the gradient's norm is {norm} at step {step + 1}, every loss was finite",
-            instead="Lower the learning rate, or set model.dtype=float32.",
-        )
-    return norm
 
 
 # ------------------------------------------------------------------------------------------- schedule, best, events

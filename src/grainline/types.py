@@ -16,7 +16,8 @@ objective sees, ``P`` pairs (``B = 2 P``, chosen rows first), ``T`` tokens of th
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict
@@ -101,6 +102,7 @@ class Example(NamedTuple):
     record: Record
     prompt: tuple[int, ...]
     answers: tuple[AnswerTokens, ...]
+    others: tuple[AnswerTokens, ...] = ()  # answers to other prompts, for an objective that needs them: one an answer
 
 
 class Tree(NamedTuple):
@@ -185,6 +187,10 @@ class LogProbs(NamedTuple):
     weight: Tensor  # (B, T) how loudly each token speaks; 1.0 = plain, 0 outside
     segment: Tensor | None = None  # (B, T) int64, -1 outside; for objectives that need "segments"
     score: Tensor | None = None  # (B, S) of each segment, higher is better; NaN where there are fewer
+    kl: Tensor | None = None  # (B, T) nats, KL(reference || policy) over the vocabulary where the token is predicted
+    hidden: Tensor | None = None  # (B, T, L, H) what the model held where it predicts the token; L = 1: final state
+    activations: Tensor | None = None  # (B, T, F, K) means of its activations by family; NaN where a family has fewer
+    heads: Mapping[str, Tensor] | None = None  # (B, T) each: what the objective's own modules say
 
     def whole(self) -> LogProbs:
         """The same answers with every token counting 1, whatever the supervision said."""
@@ -205,6 +211,25 @@ class Losses(NamedTuple):
     terms: Mapping[str, Term]
     margin: Tensor | None  # (P,) implied reward of chosen minus rejected, nats, detached; None without pairs
     log: Mapping[str, Tensor]  # further detached values per row, averaged into the metrics under their names
+    state: Mapping[str, Tensor] = MappingProxyType(
+        {}
+    )  # numbers an objective carries from step to step: what they are after this one
+
+
+class Dims(NamedTuple):
+    """Sizes of a model, as an objective's own modules are built for it."""
+
+    hidden: int  # numbers in a hidden state
+    layers: int
+    vocabulary: int
+
+
+class Seen(NamedTuple):
+    """What an objective's own modules look at: the reference, at every answer token."""
+
+    reference: LogProbs  # with the hidden states that the objective needs
+    target: Tensor  # (B, T) int64, the answer tokens; anything outside
+    logits: Callable[[Tensor], Tensor]  # (n, H) final hidden states -> (n, V) the reference's logits, float32 or wider
 
 
 TIE = 1e-5
@@ -225,4 +250,4 @@ class Tagged(NamedTuple):
 
     name: str
     tensor: Parameter
-    role: str  # "down", "up", "magnitude", "angle", "spectrum", "weight", ...
+    role: str  # "down", "up", "magnitude", "angle", "spectrum", "weight", "mask", "noise", ...

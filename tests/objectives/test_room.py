@@ -17,23 +17,25 @@ import inspect
 import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 
-from grainline import rooms
+from grainline import heads, rooms
 from grainline.errors import SpecError
 from grainline.objectives import _seam
 from grainline.objectives._seam import Sum
-from grainline.types import LogProbs, Losses, Pairs, Rows
+from grainline.types import Dims, LogProbs, Losses, Pairs, Rows
 
 ROOM = "objectives"
 SUM = "dpo + 0.5*sft"
-KNOWN_NEEDS = frozenset({"pairs", "labels", "reference", "segments"})  # draw() makes tensors for these
+KNOWN_NEEDS = frozenset({"pairs", "labels", "reference", "segments", "kl"})  # draw() makes tensors for these
+KNOWN_NEEDS |= {"mismatched", "reference_activations", "reference_hidden", "reference_layers"}
 PAIRS, TOKENS = 3, 6
 
 
@@ -81,6 +83,7 @@ class Case(NamedTuple):
     policy: LogProbs
     reference: LogProbs | None
     batch: Pairs | Rows
+    heads: Mapping[str, Tensor] = MappingProxyType({})  # of its own modules; numbers that it carries
 
     def with_tokens(self, token: Tensor) -> Case:
         return self._replace(policy=self.policy._replace(token=token))
@@ -107,13 +110,38 @@ def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
         if kind == "labels"
         else Pairs(ids, plain, torch.linspace(0.5, 2.0, len(ids), dtype=dtype), columns=named, numbers=numbers)
     )
+    if "mismatched" in objective.needs:  # as many rows again, in another order
+        mask, weight, policy, reference = (torch.cat([x, x.flip(0)]) for x in (mask, weight, policy, reference))
     fine = (None, None)
     if "segments" in objective.needs:  # segments of two tokens, and a score for each
         segment = torch.where(mask, torch.arange(TOKENS) // 2, -1)
         score = torch.rand(rows, (TOKENS + 1) // 2, generator=generator, dtype=torch.float64).to(dtype)
         fine = (segment, score.masked_fill(torch.arange(score.shape[1]) > segment.max(-1, keepdim=True)[0], math.nan))
     ask = "reference" in objective.needs
-    return Case(LogProbs(policy, mask, weight, *fine), LogProbs(reference, mask, weight, *fine) if ask else None, batch)
+    said = LogProbs(policy, mask, weight, *fine)
+    if "kl" in objective.needs:
+        said = said._replace(kl=torch.rand(mask.shape, generator=generator, dtype=torch.float64).to(dtype) * mask)
+    against = LogProbs(reference, mask, weight, *fine) if ask else None
+    if "reference_activations" in objective.needs and against is not None:  # the second family has one tensor fewer
+        table = torch.rand(*mask.shape, 2, 2, generator=generator, dtype=torch.float64).to(dtype)
+        table[..., 1, 1] = math.nan
+        against = against._replace(activations=table)
+    module = heads.build(objective, Dims(hidden=4, layers=2, vocabulary=9))
+    outputs = {
+        name: torch.rand(mask.shape, generator=generator, dtype=torch.float64).to(dtype) * mask
+        for name in getattr(module, "names", ())
+    }
+    carried = {name: torch.tensor(value) for name, value in getattr(objective, "state", {}).items()}
+    return Case(said, against, batch, outputs | carried)
+
+
+def at_reference(case: Case) -> Case:
+    """The case with its policy as reference: no divergence lies between them."""
+    still = None if case.policy.kl is None else torch.zeros_like(case.policy.kl)
+    activations = case.reference and case.reference.activations
+    reference = case.policy._replace(kl=None, activations=activations)
+    silent = {name: torch.zeros_like(value) for name, value in case.heads.items()}
+    return case._replace(policy=case.policy._replace(kl=still), reference=reference, heads=silent)
 
 
 def mapped(answers: LogProbs | None, change: Callable[[Tensor], Tensor]) -> LogProbs | None:
@@ -121,8 +149,14 @@ def mapped(answers: LogProbs | None, change: Callable[[Tensor], Tensor]) -> LogP
     return answers and LogProbs(*(x if x is None else change(x) for x in answers))
 
 
+def all_mapped(case: Case, change: Callable[[Tensor], Tensor]) -> Case:
+    """The same of policy, reference and what the objective's own modules say."""
+    heads = {name: change(x) if x.ndim else x for name, x in case.heads.items()}
+    return Case(mapped(case.policy, change), mapped(case.reference, change), case.batch, heads)  # type: ignore[arg-type]
+
+
 def losses(objective: Any, case: Case) -> Losses:
-    return objective(case.policy, case.reference, case.batch, {})
+    return objective(case.policy, case.reference, case.batch, case.heads)
 
 
 def reduced(found: Losses) -> Tensor:
@@ -142,12 +176,12 @@ def gradient(objective: Any, case: Case) -> Tensor:
 def rearranged(case: Case, order: list[int]) -> Case:
     """The case with its pairs (or rows) in another order, or only some of them."""
     index = torch.tensor(order)
-    paired = isinstance(case.batch, Pairs) and len(case.policy.token) == 2 * len(case.batch.ids)
-    rows = torch.cat([index, index + len(case.batch.ids)]) if paired else index
-    policy, reference = (mapped(answers, lambda x: x[rows]) for answers in case[:2])
+    twofold = len(case.policy.token) == 2 * len(case.batch.ids)
+    rows = torch.cat([index, index + len(case.batch.ids)]) if twofold else index
     ids, *facts = case.batch
     facts = [fact[index] if isinstance(fact, Tensor) else fact for fact in facts]
-    return Case(policy, reference, type(case.batch)(tuple(ids[i] for i in order), *facts))
+    batch = type(case.batch)(tuple(ids[i] for i in order), *facts)
+    return all_mapped(case, lambda x: x[rows])._replace(batch=batch)
 
 
 def same(left: Losses, right: Losses, order: list[int] | None = None) -> None:
@@ -244,18 +278,19 @@ def test_padding(objective: Any, kind: str) -> None:
     case = draw(objective, kind)
     for pad in ((3, 0), (0, 3)):
 
-        def wider(a: LogProbs | None, pad: tuple[int, int] = pad) -> LogProbs | None:
-            outside = {"segment": -1, "score": math.nan}
-            sides = {"score": (0, 3)}  # segments are counted from 0
-            grown = {
-                name: None
-                if x is None
-                else torch.nn.functional.pad(x, sides.get(name, pad), value=outside.get(name, 0))
-                for name, x in (a._asdict() if a else {}).items()
-            }
-            return LogProbs(**grown) if a else None
+        def wider(x: Tensor, pad: tuple[int, int] = pad, outside: float = 0) -> Tensor:
+            return torch.nn.functional.pad(x, (*(0 for _ in range(2 * (x.ndim - 2))), *pad), value=outside)
 
-        same(losses(objective, case), losses(objective, Case(*map(wider, case[:2]), case.batch)))  # type: ignore[arg-type]
+        def padded(a: LogProbs | None, wider: Callable[..., Tensor] = wider) -> LogProbs | None:
+            grown = mapped(a and a._replace(segment=None, score=None), wider)
+            if a is None or grown is None or a.segment is None or a.score is None:
+                return grown
+            score = torch.nn.functional.pad(a.score, (0, 3), value=math.nan)  # segments are counted from 0
+            return grown._replace(segment=wider(a.segment, outside=-1), score=score)
+
+        heads = {name: wider(x) if x.ndim else x for name, x in case.heads.items()}
+        other = Case(padded(case.policy), padded(case.reference), case.batch, heads)  # type: ignore[arg-type]
+        same(losses(objective, case), losses(objective, other))
 
 
 def test_permutation(objective: Any, kind: str) -> None:
@@ -280,8 +315,7 @@ def test_swap(objective: Any, kind: str) -> None:
         return
     case = draw(objective, kind)
     order = [*range(PAIRS, 2 * PAIRS), *range(PAIRS)]
-    policy, reference = (mapped(answers, lambda x: x[order]) for answers in case[:2])
-    margin, swapped = losses(objective, case).margin, losses(objective, Case(policy, reference, case.batch)).margin
+    margin, swapped = (losses(objective, c).margin for c in (case, all_mapped(case, lambda x: x[order])))
     torch.testing.assert_close(swapped, -margin, rtol=1e-9, atol=1e-12)
 
 
@@ -291,12 +325,12 @@ def test_constant(objective: Any, kind: str) -> None:
         return
     assert hasattr(objective, "constant"), "state `constant`, the loss at policy = reference"
     case = draw(objective, kind)
-    found = losses(objective, case._replace(reference=case.policy))
+    found = losses(objective, at_reference(case))
     if objective.constant is not None:
         assert reduced(found).item() == pytest.approx(objective.constant, rel=1e-9)
         return
     other = case.with_tokens(2 * case.policy.token)  # no one number: then each row's own, whatever the model
-    same(found, losses(objective, other._replace(reference=other.policy)))
+    same(found, losses(objective, at_reference(other)))
 
 
 def test_reference_gradient(objective: Any, kind: str) -> None:
@@ -315,6 +349,7 @@ def test_monotony(objective: Any, kind: str) -> None:
     case = draw(objective, kind)
     slope_B = gradient(objective, case).sum(-1)
     if isinstance(case.batch, Rows):
+        slope_B = slope_B[: len(case.batch.ids)]
         assert (slope_B[case.batch.label] < 0).all()
         assert (slope_B[~case.batch.label] >= 0).all()
     else:
@@ -331,8 +366,9 @@ def test_repetition(objective: Any, kind: str) -> None:
             continue
         ones = answers.mask.to(answers.weight.dtype)
         loud.append(answers._replace(weight=ones + ones * (torch.arange(TOKENS) == 0)))
-        twice.append(LogProbs(*(torch.cat([x[:, :1], x], 1) for x in (answers.token, answers.mask, ones))))
-    same(losses(objective, Case(*loud, case.batch)), losses(objective, Case(*twice, case.batch)))
+        twice.append(mapped(answers._replace(weight=ones), lambda x: torch.cat([x[:, :1], x], 1)))
+    heads = {name: torch.cat([x[:, :1], x], 1) if x.ndim else x for name, x in case.heads.items()}
+    same(losses(objective, Case(*loud, case.batch, case.heads)), losses(objective, Case(*twice, case.batch, heads)))
 
 
 def test_silence(objective: Any, kind: str) -> None:
@@ -340,8 +376,11 @@ def test_silence(objective: Any, kind: str) -> None:
     case = draw(objective, kind)
     quiet = case.policy.mask & (torch.arange(TOKENS) == 1)
     muted = [a and a._replace(weight=a.weight.masked_fill(quiet, 0)) for a in case[:2]]
-    case = Case(*muted, case.batch)
+    case = Case(*muted, case.batch, case.heads)
     other = case.with_tokens(torch.where(quiet, case.policy.token - 5, case.policy.token))
+    if case.policy.kl is not None:
+        kl = torch.where(quiet, case.policy.kl + 5, case.policy.kl)
+        other = other._replace(policy=other.policy._replace(kl=kl))
     same(losses(objective, case), losses(objective, other))
     assert not gradient(objective, case)[quiet].any()
 
@@ -359,7 +398,7 @@ def test_counts(objective: Any, kind: str) -> None:
     """Counts follow from masks and weights alone, so they are known before any model has run."""
     case = draw(objective, kind)
     blank = [a and a._replace(token=torch.zeros_like(a.token)) for a in case[:2]]
-    for name, term in losses(objective, Case(*blank, case.batch)).terms.items():
+    for name, term in losses(objective, Case(*blank, case.batch, case.heads)).terms.items():
         assert torch.equal(term.count, losses(objective, case).terms[name].count)
         assert (term.count >= 0).all()
 
@@ -374,7 +413,7 @@ def test_extremes(objective: Any, kind: str, dtype: torch.dtype) -> None:
         first = torch.arange(TOKENS) == 0
         low, high = sign.clamp(max=0) * first, (-sign).clamp(max=0) * first
         far = [a and a._replace(token=a.token + shift) for a, shift in zip(case[:2], (low, high), strict=True)]
-        away = Case(*far, case.batch)
+        away = Case(*far, case.batch, case.heads)
         found = losses(objective, away)
         tensors = [term.value for term in found.terms.values()] + ([] if found.margin is None else [found.margin])
         assert all(tensor.isfinite().all() for tensor in [*tensors, *found.log.values(), gradient(objective, away)])
@@ -389,6 +428,50 @@ def test_gradient(objective: Any, kind: str) -> None:
 
     token = case.policy.token.clone().requires_grad_()
     assert torch.autograd.gradcheck(loss, (token,), eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+def test_gradient_of_kl(objective: Any, kind: str) -> None:
+    """The same by the divergence from the reference, where it is part of the loss."""
+    case = draw(objective, kind)
+    if case.policy.kl is None:
+        return
+
+    def loss(kl: Tensor) -> Tensor:
+        return reduced(losses(objective, case._replace(policy=case.policy._replace(kl=kl))))
+
+    assert torch.autograd.gradcheck(loss, (case.policy.kl.requires_grad_(),), eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+def test_gradient_of_heads(objective: Any, kind: str) -> None:
+    """The same by what its own modules say."""
+    case = draw(objective, kind)
+    for name, value in case.heads.items():
+        if value.ndim:
+
+            def loss(said: Tensor, name: str = name) -> Tensor:
+                return reduced(losses(objective, case._replace(heads={**case.heads, name: said})))
+
+            said = value.clone().requires_grad_()
+            assert torch.autograd.gradcheck(loss, (said,), eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+def test_without_heads(objective: Any, kind: str) -> None:
+    """An evaluation of an exported adapter knows no modules; rewards and margin do without."""
+    case = draw(objective, kind)
+    with_them, without = losses(objective, case), losses(objective, case._replace(heads={}))
+    assert (without.margin is None) == (with_them.margin is None)
+    if without.margin is not None:
+        assert torch.equal(without.margin, with_them.margin)
+    for name in without.log:
+        if name.startswith("rewards/"):
+            assert torch.equal(without.log[name], with_them.log[name])
+
+
+def test_a_coupled_objective_says_so(objective: Any, kind: str) -> None:
+    """Who looks at other rows is given all rows of the step; who declares it, does."""
+    coupled = getattr(objective, "coupled", False)
+    assert coupled == ("independence" in exceptions(objective))
+    assert coupled or "mismatched" not in objective.needs
 
 
 def test_sum_adds_means() -> None:

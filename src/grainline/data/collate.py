@@ -37,7 +37,7 @@ class _Bin(NamedTuple):
 
     @classmethod
     def of(cls, examples: Sequence[Example], layout: Layout) -> _Bin:
-        answers = {(e.prompt, a.ids) for e in examples for a in e.answers}
+        answers = _answers(examples)
         longest = max(len(prompt) + len(ids) - 1 for prompt, ids in answers)
         return cls(tuple(examples), len(answers), longest, tokens(examples, layout))
 
@@ -72,12 +72,13 @@ def collate(examples: Sequence[Example], *, rows: Speaking = "pairs", layout: La
 
     Args:
         examples: from one optimizer step; examples with equal prompts share a tree.
-        rows: which answers the objective sees, and in which order.
+        rows: which answers the objective sees, and in which order; behind them stand the examples' ``others``.
         layout: ``tree``; ``packed``, where each answer carries its own prompt; ``padded``, one answer a row.
     """
     import torch
 
-    speakers = _speakers(examples, rows)
+    own = _speakers(examples, rows)
+    speakers = [*own, *(_Speaker(e, other, False) for e in examples for other in e.others)]
     ids: list[int] = []
     positions: list[int] = []
     source: list[int] = []
@@ -112,7 +113,7 @@ def collate(examples: Sequence[Example], *, rows: Speaking = "pairs", layout: La
         target=torch.tensor(target),
         rows=index,
         weight=_table([a.weight for a in said], outside=0.0),
-        facts=_facts(examples, speakers, rows),
+        facts=_facts(examples, own, rows),
         keys=tuple(content_key(s.example.prompt, s.answer.ids) for s in speakers),
         segment=_table([segment for segment, _ in segments], outside=-1) if complete else None,
         score=_table([score for _, score in segments], outside=math.nan) if complete else None,
@@ -157,11 +158,16 @@ def pack(
 
 def tokens(examples: Sequence[Example], layout: Layout = "tree") -> int:
     """Tokens that go through the model for ``examples``: each distinct prompt once in a tree, else once an answer."""
-    answers = {(e.prompt, a.ids) for e in examples for a in e.answers}
+    answers = _answers(examples)
     if layout == "tree":
         return sum(map(len, {prompt for prompt, _ in answers})) + sum(len(ids) - 1 for _, ids in answers)
     lengths = [len(prompt) + len(ids) - 1 for prompt, ids in answers]
     return len(lengths) * max(lengths) if layout == "padded" else sum(lengths)
+
+
+def _answers(examples: Sequence[Example]) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Every distinct (prompt, answer) that is read."""
+    return {(e.prompt, a.ids) for e in examples for a in (*e.answers, *e.others)}
 
 
 def _speakers(examples: Sequence[Example], rows: Speaking) -> list[_Speaker]:

@@ -8,6 +8,7 @@ rewards/margins                 mean implied reward of chosen minus rejected, na
 likelihood/accuracies           share of pairs whose chosen answer has the larger mean log-prob a token under the
                                 policy alone: says something before training too, when every reward is 0
 logps/chosen, logps/rejected    mean log-prob of the answers, nats
+rewards/desirable, undesirable  mean implied reward of labelled answers, by their label, where the objective has one
 logps/chosen_per_token          mean of each chosen answer's log-prob a token, nats: falls when chosen is displaced
 ==============================  ======================================================================================
 
@@ -50,8 +51,8 @@ def forwards(
 
 
 def evaluate(
-    score: Callable[[Batch], LogProbs],
-    objective: Callable[..., Losses],
+    score: Callable[..., LogProbs],
+    objective: Any,
     batches: Sequence[Batch],
     *,
     reference: Callable[[Batch], LogProbs] | None,
@@ -60,14 +61,18 @@ def evaluate(
     """Score ``batches`` without gradient: one dict a row, ready for :func:`summarise`."""
     import torch
 
+    from grainline.forward import voices
+
     found: list[dict[str, Any]] = []
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(device)
-            policy = score(batch).whole()
-            against = reference(batch).whole() if reference is not None else None
+            policy, against = voices(score, reference, batch, objective.needs)
+            policy, against = policy.whole(), against and against.whole()
             losses = objective(policy, against, batch.facts, {})
-            found += _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, batch)
+            found += (
+                _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, losses, batch)
+            )
     return found
 
 
@@ -120,9 +125,14 @@ def _pairs(policy: LogProbs, losses: Losses, batch: Batch) -> list[dict[str, Any
     return found
 
 
-def _labelled(policy: LogProbs, batch: Batch) -> list[dict[str, Any]]:
+def _labelled(policy: LogProbs, losses: Losses, batch: Batch) -> list[dict[str, Any]]:
     answer = policy.token.sum(-1)
-    return _rows(batch.facts.ids, {"logps/answer": answer, "logps/answer_per_token": answer / policy.mask.sum(-1)})
+    found = _rows(batch.facts.ids, {"logps/answer": answer, "logps/answer_per_token": answer / policy.mask.sum(-1)})
+    if (reward := losses.log.get("rewards/answer")) is not None:
+        labels = batch.facts.label.tolist()  # type: ignore[union-attr]
+        for row, label, value in zip(found, labels, reward.tolist(), strict=True):
+            row["rewards/desirable" if label else "rewards/undesirable"] = value
+    return found
 
 
 def _rows(ids: Sequence[str], columns: dict[str, Tensor]) -> list[dict[str, Any]]:

@@ -5,17 +5,20 @@ Reaching around it for the body or the head's weight would miss what DDP and FSD
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
+from grainline.forward import divergence
 from grainline.forward.fuse import Fused, fuse
 from grainline.forward.head import answer_logprobs
+from grainline.forward.states import Watch, by_row, once
 from grainline.forward.trees import ATTENTION, Trees
-from grainline.types import Batch, LogProbs
+from grainline.types import Batch, LogProbs, Seen
 
 
 class Scorer(nn.Module):
@@ -33,6 +36,8 @@ class Scorer(nn.Module):
         super().__init__()
         self.model = model
         self.fused: Fused | None = None
+        self.reference_head: nn.Module | None = None  # where the model's own is not, or will not stay, the reference's
+        self.heads: nn.Module | None = None  # the objective's own modules, which look at the reference
         causal = self.causal
         if causal.config._attn_implementation != ATTENTION:  # else an earlier scorer of this model has kept it
             causal.plain_attention = causal.config._attn_implementation
@@ -70,31 +75,64 @@ class Scorer(nn.Module):
         finally:
             self.use(packed=packed)
 
-    def forward(self, batch: Batch) -> LogProbs:
+    def forward(
+        self, batch: Batch, against: LogProbs | None = None, *, kl: bool = False, keep: Collection[str] = ()
+    ) -> LogProbs:
         """log p(token | prompt, tokens before it) for every answer token, float32 (or wider), in nats.
+
+        Args:
+            against: what the reference says of the batch, with the hidden states it kept.
+            kl: take the divergence from it too.
+            keep: what else is kept of this forward: see :mod:`grainline.forward.states`.
 
         Returns:
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
-        # Checkpointed layers run again in backward, outside of this: they keep to their own operations.
-        with self.fused.reading() if self.fused and not _checkpointed(self.causal) else nullcontext():
-            hidden_MH = self._hidden(batch).flatten(0, 1)[batch.source]
-        token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
-        return batch.logprobs(token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0))
+        body = getattr(self.causal, self.causal.base_model_prefix)
+        with Watch(body, keep, batch.source) as watch, self._operations(keep):
+            found = self._read(body, batch, layers="layers" in keep)
+        hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
+        divergence_M = None
+        if kl and against is not None and against.hidden is not None:
+            token_M, divergence_M = divergence.answer_logprobs_and_kl(
+                self.causal, hidden_MH, batch.target, once(batch, against.hidden[:, :, -1]), self.reference_head
+            )
+        else:
+            token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
+        said = batch.logprobs(by_row(batch, token_M))
+        if divergence_M is not None:
+            said = said._replace(kl=by_row(batch, divergence_M))
+        if self.heads is not None and against is not None and against.hidden is not None:
+            head = self.reference_head or self.causal.get_output_embeddings()
+            target_BT = by_row(batch, batch.target)
+            said = said._replace(
+                heads=self.heads(Seen(against, target_BT, divergence.logits_of(head, self.causal.config)))
+            )
+        if keep:
+            kept = watch.kept(keep, found, self.causal)
+            rows: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in kept.items()}
+            said = said._replace(**rows)
+        return said
 
-    def _hidden(self, batch: Batch) -> Tensor:
-        """(rows, positions, H) what the body makes of the batch's tokens."""
+    def _operations(self, keep: Collection[str]) -> AbstractContextManager[None]:
+        """Larger operations, unless inner activations are looked at, or layers run again in backward, out of reach."""
+        plain = self.fused is None or "activations" in keep or _checkpointed(self.causal)
+        return nullcontext() if plain or self.fused is None else self.fused.reading()
+
+    def _read(self, body: Any, batch: Batch, *, layers: bool) -> Any:
+        """What the body makes of the batch's tokens; the states after each layer too, where ``layers`` are asked for."""
         # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
         layout: dict[str, Any] = {"attention_mask": torch.ones_like(batch.ids)}
         if self.packed:
             layout = {"trees": Trees(batch, by_products=self.by_products)}
-        if _learns_a_prompt(self.model):
-            # PEFT puts the prompt before the tokens around the whole model; its head is asked for one token, in vain.
-            model: Any = self.model
-            said = model(input_ids=batch.ids, **layout, output_hidden_states=True, logits_to_keep=1, use_cache=False)
-            return said.hidden_states[-1][:, -batch.ids.shape[1] :]
-        body = getattr(self.causal, self.causal.base_model_prefix)
-        return body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout).last_hidden_state
+        if not _learns_a_prompt(self.model):
+            more = {"output_hidden_states": True} if layers else {}
+            return body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout, **more)
+        # PEFT puts the prompt before the tokens around the whole model; its head is asked for one token, in vain.
+        model: Any = self.model
+        said = model(input_ids=batch.ids, **layout, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+        states = tuple(state[:, -batch.ids.shape[1] :] for state in said.hidden_states)
+        return BaseModelOutput(last_hidden_state=states[-1], hidden_states=states)
 
 
 def _learns_a_prompt(model: Any) -> bool:

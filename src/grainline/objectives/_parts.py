@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from grainline.types import Rows
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,6 +38,28 @@ def per_token(total_B: Tensor, logprobs: LogProbs) -> Tensor:
     return total_B / size_B.where(size_B > 0, 1.0)
 
 
+def sequence_kl(policy: LogProbs) -> Tensor:
+    """sum_t w_t KL_t(reference || policy): (B,) nats, how far the policy has moved along each answer.
+
+    The divergence is taken over the whole vocabulary at each position; its gradient reaches the policy alone.
+    """
+    if policy.kl is None:
+        raise ValueError("these log-probs carry no divergence: state the need 'kl'")
+    return (policy.kl * policy.weight).sum(-1)
+
+
+def masked_margin(policy: LogProbs, reference: LogProbs, reward_BT: Tensor, kl_BT: Tensor) -> Tensor:
+    """u - delta: (P,) nats, where each token's log-ratio counts ``reward_BT`` times and its divergence ``kl_BT`` times.
+
+    u is the masked log-ratio of chosen minus rejected, delta the masked divergence of rejected minus chosen. With all
+    masks 1 this is TDPO1's margin before beta.
+    """
+    gain_BT = policy.token - reference.token.detach()  # the masks, unlike the reference, have a gradient
+    apart_B = sequence_kl(policy._replace(weight=policy.weight * kl_BT))
+    chosen_P, rejected_P = halves((gain_BT * policy.weight * reward_BT).sum(-1) + apart_B)
+    return chosen_P - rejected_P
+
+
 def segments(logprobs: LogProbs) -> tuple[Tensor, Tensor]:
     """(segment (B, T), score (B, S)): which segment each token is in, -1 outside; NaN where there are fewer than S."""
     if logprobs.segment is None or logprobs.score is None:
@@ -52,10 +76,25 @@ def by_segment(token_BT: Tensor, segment_BT: Tensor, score_BS: Tensor) -> Tensor
     return (token_BT[:, None, :] * inside_BST).sum(-1)
 
 
+def pair_sum(value_B: Tensor) -> Tensor:
+    """Rows [chosen; rejected] -> the sum of both, (P,)."""
+    chosen_P, rejected_P = halves(value_B)
+    return chosen_P + rejected_P
+
+
 def halves(value_B: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [chosen; rejected] -> (chosen, rejected), each (P,)."""
     chosen_P, rejected_P = value_B.chunk(2)
     return chosen_P, rejected_P
+
+
+def desirable(batch: Pairs | Rows) -> Tensor:
+    """(B,) bool of single answers: their label; of pairs, whose rows are [chosen; rejected], the first half."""
+    import torch
+
+    if isinstance(batch, Rows):
+        return batch.label
+    return torch.arange(2 * len(batch.ids), device=batch.weight.device) < len(batch.ids)
 
 
 def logistic(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -23,6 +23,7 @@ from grainline.recipe.value import (
     HeldOutChoice,
     ModelChoice,
     Recipe,
+    SynchroniseChoice,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ModelChoice",
     "Preset",
     "Recipe",
+    "SynchroniseChoice",
     "as_dict",
     "differences",
     "dump",

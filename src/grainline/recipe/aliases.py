@@ -95,9 +95,6 @@ REFUSED = {
     "use_weighting": "Write objective: wpo, whose weights differ from TRL's (its page says how).",
     "discopop_tau": "Write it as an option of the objective: discopop:tau=0.05.",
     "reference_free": "Choose an objective that needs no reference (grainline ls objectives).",
-    "sync_ref_model": "The reference does not move during a run.",
-    "ref_model_mixup_alpha": "The reference does not move during a run.",
-    "ref_model_sync_steps": "The reference does not move during a run.",
     "ref_model_name_or_path": "The reference is the model before training; write model.adapter to continue from one.",
     "dataset_config": "Name a hub id, folder or file under data; a configuration is a folder of the hub's repository.",
     "dataset_test_split": "Write evaluation.data: {test: {path: ..., split: test}}.",
@@ -223,6 +220,13 @@ _CONVERTED: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
     "max_steps": lambda value, _: {"steps": None if value == -1 else value},
     "finetuning_type": lambda value, _: {"adapter": {"full": "none"}.get(value, value)},
     "use_peft": lambda value, _: {} if value is True else {"adapter": "none"},
+    "sync_ref_model": lambda value, said: (
+        {"synchronise.every": said.get("ref_model_sync_steps", 512)} if value is True else {}
+    ),
+    "ref_model_sync_steps": lambda *_: {},  # read with sync_ref_model
+    "ref_model_mixup_alpha": lambda value, said: (
+        {"synchronise.share": value} if said.get("sync_ref_model") is True else {}
+    ),
     "precompute_ref_log_probs": lambda value, _: {"reference": "cache"} if value is True else {},
     "disable_dropout": _unless(True, "disable_dropout", "The model's own dropout is always off, as the papers assume."),
     "eval_strategy": _when("evaluation.every"),

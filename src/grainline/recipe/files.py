@@ -33,6 +33,7 @@ from grainline.recipe.value import (
     HeldOutChoice,
     ModelChoice,
     Recipe,
+    SynchroniseChoice,
 )
 
 
@@ -165,6 +166,7 @@ _SECTIONS: dict[Place, type] = {
     ("data",): DataChoice,
     ("evaluation",): EvaluationChoice,
     ("checkpoints",): CheckpointChoice,
+    ("synchronise",): SynchroniseChoice,
 }
 
 

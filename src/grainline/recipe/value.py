@@ -105,6 +105,16 @@ class CheckpointChoice:
 
 
 @spec
+class SynchroniseChoice:
+    """A reference that follows the policy (TR-DPO). It is then a frozen snapshot, never a cache."""
+
+    every: int = Field(default=0, ge=0)
+    """Move the reference each so many steps; 0 = it stays where training starts."""
+    share: float = Field(default=0.6, gt=0, le=1)
+    """How far: 1 = it becomes the policy; TR-DPO's soft update uses 0.6."""
+
+
+@spec
 class Recipe:
     """Everything that determines a run."""
 
@@ -127,7 +137,9 @@ class Recipe:
     """How is the change made?"""
     reference: Literal["auto", "off", "snapshot", "cache"] = "auto"
     """Who the reference is: the model with its adapter off, a frozen snapshot, or log-probs cached on disk before
-    training. auto = cache."""
+    training. auto = cache, unless the objective needs too much of the reference for a disk, or it is synchronised."""
+    synchronise: SynchroniseChoice = SynchroniseChoice()
+    """Whether, and how, the reference follows the policy."""
 
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; null = as many as ``epochs`` asks for."""
