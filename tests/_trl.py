@@ -81,6 +81,8 @@ CASES = (
     dpo("sppo-hard", "sppo_hard"),
     dpo("apo-zero:beta=0.5", "apo_zero", beta=0.5),
     dpo("apo-down:beta=0.5", "apo_down", beta=0.5),
+    dpo("aot", "aot"),
+    dpo("aot:beta=0.5,variant=unpaired,label_smoothing=0.1", "aot_unpaired", beta=0.5, label_smoothing=0.1),
     dpo("discopop", "discopop", beta=0.05, discopop_tau=0.05),
     dpo("discopop:beta=0.5,tau=0.3", "discopop", beta=0.5, discopop_tau=0.3),
     dpo("sft", "sft"),
@@ -119,9 +121,7 @@ CASES = (
 """Everything that is compared; cases with a ``why`` differ on purpose."""
 
 ELSEWHERE = {
-    "bco_pair": "no shift there at all, see bco",
-    "aot": "sorts over the batch, see aot",
-    "aot_unpaired": "sorts over the batch, see aot",
+    "bco_pair": "twice bco:shift=none, whose rows are single answers: tests/objectives/test_bco.py",
 }
 """Loss types of TRL's DPOTrainer that no case covers, and why."""
 

@@ -448,7 +448,11 @@ def _(world: World) -> None:
         seen: list[int] = []
         real = Scorer.forward
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Scorer, "forward", lambda self, batch: seen.append(batch.ids.numel()) or real(self, batch))
+            patch.setattr(
+                Scorer,
+                "forward",
+                lambda self, batch, *more, **how: seen.append(batch.ids.numel()) or real(self, batch, *more, **how),
+            )
             out = world.folder / f"run-{tokens}"
             align(**world.toy.choices(out, steps=1, reference="snapshot", max_tokens=tokens))
         return seen

@@ -41,8 +41,6 @@ LOOKED_AT = 200
 SMALL = 256
 """Tokens of the first forward that is measured, unless the longest row has more."""
 ROUND = 64
-ALONE: Any = SimpleNamespace(num_processes=1, process_index=0, device=None, unwrap_model=lambda model: model)
-"""In place of the accelerator: processes need not measure equally often, so none may wait for another."""
 
 
 class Settled(NamedTuple):
@@ -146,7 +144,9 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # an adapter's dropout draws
             footprint.forget_peak(device)
             try:
-                judged = judge(objective, scorer.train(), reference, [batch], ALONE, getattr(objective, "state", {}))
+                judged = judge(
+                    objective, scorer.train(), reference, [batch], _alone(device), getattr(objective, "state", {})
+                )
                 policy, against = voices(scorer, reference, batch, objective.needs)
                 judged(0, batch, policy, against)[1].backward()
                 return _Point(batch.ids.numel(), footprint.peak(device))
@@ -156,6 +156,11 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
                 scorer.train(training)
 
     return measure
+
+
+def _alone(device: torch.device) -> Any:
+    """In place of the accelerator: processes need not measure equally often, so none may wait for another."""
+    return SimpleNamespace(num_processes=1, process_index=0, device=device, unwrap_model=lambda model: model)
 
 
 def _limit(recipe: Recipe, engine: Engine) -> int:

@@ -389,7 +389,7 @@ def test_outside(objective: Any, kind: str) -> None:
     """What stands outside the answers (prompts, other answers, padding) has no influence and gets no gradient."""
     case = draw(objective, kind)
     filled = [a and a._replace(token=a.token.where(a.mask, -7.0)) for a in case[:2]]
-    other = Case(*filled, case.batch)
+    other = Case(*filled, case.batch, case.heads)
     same(losses(objective, case), losses(objective, other))
     assert not gradient(objective, other)[~case.policy.mask].any()
 

@@ -12,6 +12,9 @@ cheapest way to carry one distribution over into the other; with d the differenc
 The sets are those of the whole optimizer step over all processes (TRL's are a device's batch), so ``batch_size`` is
 part of the method. A row of weight 2 stands in them twice. The loss at a rank is booked on the pair whose first number
 has that rank. At policy = reference it is log 2.
+
+Traps: ``batch_size`` is part of the method (with one pair a step both variants are dpo); ``paired`` compares the k-th
+largest margin under the policy with the k-th largest under the reference, whichever pairs these are.
 """
 
 from __future__ import annotations

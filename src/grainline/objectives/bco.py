@@ -12,6 +12,9 @@ Pairs are two rows.
 ``shift=none`` leaves delta at 0: TRL's DPO ``loss_type="bco_pair"``, which adds the losses of a pair where this takes
 the mean over its rows, and so is twice as large. The paper's correction by a density ratio, for answers whose prompts
 differ between the classes, is not here. At policy = reference the loss is log 2.
+
+Traps: delta remembers every row alike, so late in a long run it moves slowly; a sum in TRL with ``0.2*bco_pair`` is
+``0.4*bco:shift=none`` here.
 """
 
 from __future__ import annotations

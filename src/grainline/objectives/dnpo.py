@@ -17,6 +17,9 @@ first step is dpo's), and the strengths beta = 0.1 (SPIN's) and alpha = 0.1. The
 
 This is the objective of one iteration; generating answers and labelling them anew is a loop around it. Margin and
 rewards in the log are dpo's, without noise.
+
+Traps: noise is drawn from the process's random state, so runs repeat and resume exactly, but other splits of a step
+draw other noise; with ``alternating`` the momentum of who rests still moves it a little.
 """
 
 from __future__ import annotations

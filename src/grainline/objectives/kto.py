@@ -13,6 +13,9 @@ optimizer step and all processes: each row's prompt is read with one more answer
 prompt. (TRL takes it over a device's batch, and pairs rows by their order in the file.) Pairs are two rows.
 
 At policy = reference z_0 is 0 and the loss half the weight of the row.
+
+Traps: ``batch_size`` is part of the method, since z_0 is estimated from one mismatched answer a row (below 8 rows it is
+noise), and a step must hold two prompts at least; uneven classes want uneven weights.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ Read at the position that predicts the token, like SparsePO's masks [inferred]. 
 release reads too, are not: they exist inside the attention function only. Where an activation is the same at all tokens
 of an answer, or the answer is one token, there is nothing to rescale and tokens count 1 (ours; the release divides by
 zero). Margin and rewards in the log are dpo's, without masks.
+
+Traps: the mask is hardly ever sparse, since only the smallest token of an answer can be 0; an architecture whose layers
+are laid out in an unknown way is refused.
 """
 
 from __future__ import annotations

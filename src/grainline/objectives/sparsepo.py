@@ -17,6 +17,9 @@ Ours: the mixing weights of ``simple_all`` start as absolute values of the relea
 with negative weights alone gives a mask of 0 everywhere, which no gradient ever leaves; and the norms count a token as
 often as its weight says. Margin and rewards in the log are dpo's, without masks: they say what the trained model
 prefers, which has no masks.
+
+Traps: a price lambda that is too high kills a mask for good, and with it the loss (watch ``masks/reward/zeros``); masks
+look at the position that predicts a token, so its own identity reaches its mask through later tokens only.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ alpha = 1 its value is version 1's and its gradient is not. At policy = referenc
 
 Rewards and margin in the log are what the loss contrasts: beta (h + alpha D), alpha = 1 in version 1. The release logs
 beta (h + D) in both versions.
+
+Traps: D is a sum and grows with the answer's length, as h does; rewards contain the divergence, so do not compare them
+with dpo's; the release's command called TDPO2 runs version 1.
 """
 
 from __future__ import annotations
