@@ -66,6 +66,7 @@ def compare(rows: list[Row], first: list[Row], tokens: int) -> dict[str, Any]:
         "tokens_a_second": tokens / sum(own for _, own in both),
         "speedup": ratio(both),
         "speedup_median": median(a / b for a, b in both) if same_rows else None,
+        "speedup_cpu": sum(row["cpu"] for row in first) / sum(row["cpu"] for row in rows),
         "speedup_quiet": ratio(quiet) if same_rows or len(quiet) == len(both) else None,
         "quiet": len(quiet),
         "loss_away": max(row["loss_away"] for row in rows) if same_rows else None,

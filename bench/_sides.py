@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class Ours(NamedTuple):
     cached: bool = False  # the reference is read, not computed
     dtype: str = "as asked"  # of the frozen weights
     scorer: Callable[[nn.Module], Scorer] = Scorer
-    prepare: Callable[[nn.Module], nn.Module] | None = None  # what is done to the model with its adapter on
+    fused: bool = hasattr(Scorer, "fuse")  # a decoder's small operations as fewer, larger ones
 
 
 class Peer(NamedTuple):
@@ -93,17 +94,18 @@ class Bench:
 
     def ours(self, how: Ours) -> Step:
         dtype = self.options.dtype if how.dtype == "as asked" else how.dtype
-        model = self._once((dtype, how.prepare), lambda: self._adapted(dtype, how.prepare))
-        scorer = how.scorer(model)
+        scorer = how.scorer(self._once(dtype, lambda: self._adapted(dtype)))
         grainline = Grainline(scorer, how.layout, self.options.max_tokens, self.accelerator)
         steps = [step if how.shared else _rows.apart(step) for step in (*self.rows.warm, *self.rows.steps)]
+        if how.fused:
+            grainline.fuse()
         if how.cached:
             grainline.cache = grainline.cached(batch for examples in steps for batch in grainline.forwards(examples))
         return Step(lambda i: grainline(steps[i]), scorer, True, grainline)
 
     def trl(self) -> Any:
         """TRL's trainer with its own copy of the model; one for all of its sides."""
-        from _trl import Trl
+        from _peer import Trl
 
         def make() -> Trl:
             model = self.model("float32")
@@ -122,10 +124,10 @@ class Bench:
     def model(self, dtype: str) -> nn.Module:
         return _models.model(self.options.model, len(self.tokenizer), dtype=dtype, device=self.device)
 
-    def _adapted(self, dtype: str, prepare: Callable[[nn.Module], nn.Module] | None) -> nn.Module:
+    def _adapted(self, dtype: str) -> nn.Module:
         model = adapters.attach(ADAPTER, self.model(dtype)).train()
         fill_adapter(model)
-        return prepare(model) if prepare else model
+        return model
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._made:
@@ -139,13 +141,31 @@ class Grainline:
     def __init__(self, scorer: Scorer, layout: Layout, max_tokens: int, accelerator: Accelerator) -> None:
         self.scorer, self.layout, self.max_tokens, self.accelerator = scorer, layout, max_tokens, accelerator
         self.module: nn.Module = scorer  # what is called for the policy: the scorer, or what is wrapped around it
+        self.fused: Any = None
         self.objective = DPO(beta=BETA)
         self.cache: ReferenceCache | None = None  # if there, the reference is read, not computed
 
+    def fuse(self) -> None:
+        """From now on fused, but only while this side runs: the others read the same model, or the same classes."""
+        self.scorer.fuse()
+        self.fused = self.scorer.fused
+        self.fused.off()
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """The model as this side wants it: sides share it."""
+        self.scorer.use(packed=self.layout != "padded")
+        if self.fused is not None:
+            self.fused.on()
+        try:
+            yield
+        finally:
+            if self.fused is not None:
+                self.fused.off()
+
     def cached(self, forwards: Iterable[Batch]) -> ReferenceCache:
         """The reference's log-probs of ``forwards``, in memory."""
-        self.scorer.use(packed=self.layout != "padded")
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, self.ready():
             cache = ReferenceCache(Path(folder))
             cache.fill(forwards, self.without_adapter)
         return cache
@@ -160,8 +180,11 @@ class Grainline:
             return self.scorer(batch)
 
     def __call__(self, examples: Sequence[Example]) -> float:
-        self.scorer.use(packed=self.layout != "padded")  # sides share a model
-        forwards, value = self.forwards(examples), 0.0
+        with self.ready():
+            return self._step(self.forwards(examples))
+
+    def _step(self, forwards: Sequence[Batch]) -> float:
+        value = 0.0
         counted = totals(self.objective, forwards, self.accelerator)
         for batch in forwards:
             policy = self.module(batch)

@@ -119,9 +119,10 @@ def ours(bench: Any, pairs: list[Any], options: argparse.Namespace) -> dict[str,
         return preferences.forwards(pairs, rows="pairs", layout="tree", max_tokens=options.max_tokens)
 
     def run(reference: Any) -> tuple[float, float]:
-        rows = preferences.evaluate(
-            grainline.scorer, grainline.objective, forwards(), reference=reference, device=bench.device
-        )
+        with grainline.ready():
+            rows = preferences.evaluate(
+                grainline.scorer, grainline.objective, forwards(), reference=reference, device=bench.device
+            )
         metrics = preferences.summarise(rows, {e.record.id: e.prompt for e in pairs})
         return metrics["rewards/accuracies"], metrics["rewards/margins"]
 

@@ -32,14 +32,18 @@ def levers() -> dict[str, Lever]:
     from grainline.forward import Scorer
 
     unshared = {"layout": "packed", "shared": False}
-    return {
+    known = {
         "packed": Lever("packing: nothing is padded", unshared, {"layout": "padded", "shared": False}),
         "pair-trees": Lever("a prompt once a pair (and packing)", {"layout": "tree", "shared": False}, unshared),
         "tree": Lever("a prompt once a question (and packing)", {"layout": "tree", "shared": True}, unshared),
         "answers": Lever("head at answer tokens only", {"scorer": AnswerPositions}, {"scorer": EveryPosition}),
         "head": Lever("the same, row by row in chunks", {"scorer": Scorer}, {"scorer": AnswerPositions}),
         "cached": Lever("reference read from a cache", {"cached": True}, {"cached": False}),
+        "fused": Lever("fewer, larger operations", {"fused": True}, {"fused": False}),
     }
+    if not hasattr(Scorer, "fuse"):
+        del known["fused"]
+    return known
 
 
 def main() -> None:
@@ -53,7 +57,7 @@ def main() -> None:
     known = levers()
     if unknown := [name for name in options.levers if name not in known]:
         raise SystemExit(f"no lever {unknown[0]}; there are {', '.join(known)}")
-    textbook, best = Ours(layout="padded", shared=False, scorer=EveryPosition), Ours(cached=True)
+    textbook, best = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False), Ours(cached=True)
     ways = {"textbook": textbook, "all": best}
     for name in options.levers:
         ways |= {f"{name}+": textbook._replace(**known[name].on), f"{name}-": best._replace(**known[name].off)}

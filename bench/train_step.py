@@ -26,6 +26,7 @@ COLUMNS = {
     "tok/s": ("tokens_a_second", ".0f", "real tokens; a prompt counts once for each answer"),
     "faster": ("speedup", ".2f", "ratio of sums to the first side"),
     "median": ("speedup_median", ".2f", "median of the steps' ratios"),
+    "cpu": ("speedup_cpu", ".2f", "ratio of this process's CPU seconds: less disturbed by others, blind to idle cores"),
     "quiet": ("speedup_quiet", ".2f", "ratio of sums where others used at most 0.2 cores in both timings"),
     "MiB": ("peak_mib", ".0f", "peak of a process of its own"),
     "memory": ("memory", ".2f", "ratio of peaks"),

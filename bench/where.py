@@ -26,7 +26,7 @@ from _options import as_dict, parser
 
 RANK = 16
 COPIES = ("copy_", "_to_copy", "clone", "cat", "index", "index_put_", "index_select", "gather", "scatter_add_", "fill_")
-GEMMS = ("mm", "addmm", "addmm_", "bmm", "baddbmm", "_linear_pointwise", "mkldnn_linear")
+GEMMS = ("mm", "addmm", "addmm_", "_linear_pointwise", "mkldnn_linear")
 
 
 class Operator(NamedTuple):
@@ -49,6 +49,8 @@ class Operator(NamedTuple):
 
     def kind(self, vocabulary: int) -> str:
         sizes = [size for shape in self.shapes for size in shape]
+        if "bmm" in self.name:  # products of many small matrices: attention, where it is not one operator
+            return "attention"
         if self.name in GEMMS:
             small = self.product and min(self.product) <= 4 * RANK
             return "head GEMM" if vocabulary in sizes else "adapter GEMM" if small else "body GEMM"
