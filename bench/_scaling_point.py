@@ -49,13 +49,13 @@ class Point:
     prompt: int = 256  # tokens
     answers: int = 2  # of each question; one pair for each but the first
     length: int = 64  # tokens of an answer
-    questions: int = 4  # a step
+    questions: int = 2  # a step
     size: int = 30  # million parameters
     targets: int = 7  # adapted matrices a layer
     layout: str = "tree"  # or packed: two sequences a pair
     parallel: str = "none"  # ddp, fsdp
     threads: int = 2
-    steps: int = 3  # timed
+    steps: int = 2  # timed
     max_tokens: int = 4096
 
 

@@ -5,7 +5,7 @@
     python bench/scaling.py --draw bench/results/scaling.json      only draw
 
 Random Llamas (8192 tokens), questions of exactly the lengths said, DPO with LoRA r=16 and the reference computed each
-step. A curve varies one thing about a common point: 30 million parameters, 4 questions of 256 tokens, two answers of 64
+step. A curve varies one thing about a common point: 30 million parameters, 2 questions of 256 tokens, two answers of 64
 each. Each point is measured in processes of its own; memory is the peak of the largest one, about 0.5 GB of which is
 Python and torch. Two processes of one thread have the same two cores as one process of two threads.
 """
@@ -23,13 +23,14 @@ from _options import names
 
 POINT = str(Path(__file__).with_name("_scaling_point.py"))
 BOTH = [{"layout": "tree"}, {"layout": "packed"}]
+SIZES = (10, 30, 100, 200, 500)
 LAYOUTS = {"tree": "prompt once a question", "packed": "two sequences a pair"}
 
 CURVES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "prompt": ("tokens of a prompt", [{"prompt": n, **way} for n in (128, 256, 512, 1024, 2048) for way in BOTH]),
     "answers": ("answers a question", [{"answers": n, **way} for n in (2, 4, 8) for way in BOTH]),
     "adapters": ("adapted matrices a layer", [{"targets": n} for n in (1, 2, 4, 7)]),
-    "size": ("million parameters", [{"size": n} for n in (10, 30, 100, 200, 500)]),
+    "size": ("million parameters", [{"size": n} for n in SIZES]),
     "processes": (
         "processes",
         [{"parallel": "none", "threads": 1}, {"parallel": "none"}]
