@@ -17,30 +17,50 @@ DISTURBED = 0.2  # cores used by others
 Row = dict[str, Any]  # one timing
 
 
-def race(sides: Mapping[str, Step], options: Any, *, device: torch.device, yardstick: Step | None = None) -> dict:
+def race(
+    sides: Mapping[str, Step], options: Any, *, device: torch.device, yardstick: Step | None = None
+) -> dict[str, list[Row]]:
     """Rows of timings a side. Losses and gradients are compared with ``yardstick``, or else with the first side.
 
     A timing that others disturbed is taken again, up to ``options.tries`` times, and the least disturbed one counts.
+    Ctrl-C ends the race with the steps that all sides have done; sums over other rows than the others' are then void.
     """
     rows: dict[str, list[Row]] = {name: [] for name in sides}
-    order = list(sides)
-    for i in range(options.warm + options.steps):
-        say(f"step {i - options.warm + 1} of {options.steps}" if i >= options.warm else "warm-up")
-        turn = i % len(order)  # each side goes first in its turn
-        truth = _once(yardstick, i, device) if yardstick is not None else None
-        found = {name: _once(sides[name], i, device, name) for name in order[turn:] + order[:turn]}
-        if i < options.warm:
-            continue
-        right, gradient = truth or found[order[0]]
-        for name, (row, own) in found.items():
-            if sides[name].same_rows:
-                row["loss_away"] = abs(row["loss"] - right["loss"])
-                row["gradient_away"] = float((own - gradient).norm() / gradient.norm())
-            for _ in range(options.tries - 1):
-                if row["others"] > DISTURBED:
-                    row = min(row, row | _once(sides[name], i, device, name)[0], key=lambda row: row["others"])
-            rows[name].append(row)
+    try:
+        for i in range(options.warm + options.steps):
+            found = _step(sides, i, options, device, yardstick)
+            for name, row in found.items():
+                rows[name].append(row)
+    except KeyboardInterrupt:
+        options.steps = len(rows[next(iter(rows))])
+        if not options.steps:
+            raise
+        say(f"stopped: what follows is of {options.steps} steps")
+        return {name: own for name, own in rows.items() if sides[name].same_rows}
     return rows
+
+
+def _step(
+    sides: Mapping[str, Step], i: int, options: Any, device: torch.device, yardstick: Step | None
+) -> dict[str, Row]:
+    order = list(sides)
+    say(f"step {i - options.warm + 1} of {options.steps}" if i >= options.warm else "warm-up")
+    turn = i % len(order)  # each side goes first in its turn
+    truth = _once(yardstick, i, device) if yardstick is not None else None
+    found = {name: _once(sides[name], i, device, name) for name in order[turn:] + order[:turn]}
+    if i < options.warm:
+        return {}
+    right, gradient = truth or found[order[0]]
+    best = {}
+    for name, (row, own) in found.items():
+        if sides[name].same_rows:
+            row["loss_away"] = abs(row["loss"] - right["loss"])
+            row["gradient_away"] = float((own - gradient).norm() / gradient.norm())
+        for _ in range(options.tries - 1):
+            if row["others"] > DISTURBED:
+                row = min(row, row | _once(sides[name], i, device, name)[0], key=lambda row: row["others"])
+        best[name] = row
+    return {name: best[name] for name in order}
 
 
 def _once(side: Step, i: int, device: torch.device, name: str = "yardstick") -> tuple[Row, torch.Tensor]:

@@ -69,7 +69,7 @@ def main() -> None:
     first = {how: name for name, how in reversed(ways.items())}  # two names of one way are timed once
     exact = bench.ours(Ours(dtype="float32")) if options.dtype != "float32" else None
     rows = race({n: sides[n] for n in ways if first[ways[n]] == n}, options, device=bench.device, yardstick=exact)
-    counts = tokens(bench.rows.steps)
+    counts = tokens(bench.rows.steps[: options.steps])  # fewer after Ctrl-C
     found = {n: compare(rows[first[ways[n]]], rows["textbook"], counts["real"]) for n in ways}
     result = {
         "settings": as_dict(options),

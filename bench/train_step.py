@@ -80,8 +80,9 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
     sides = {name: bench.side(SIDES[name].how) for name in options.sides}
     exact = bench.ours(Ours(dtype="float32")) if options.dtype != "float32" else None
     rows = race(sides, options, device=bench.device, yardstick=exact)
-    counts = tokens(bench.rows.steps) | {"sorted": tokens(bench.rows.sorted)["padded"]}
-    compared = {name: compare(rows[name], rows[options.sides[0]], counts["real"]) for name in sides}
+    done = options.steps  # fewer after Ctrl-C
+    counts = tokens(bench.rows.steps[:done]) | {"sorted": tokens(bench.rows.sorted[:done])["padded"]}
+    compared = {name: compare(own, next(iter(rows.values())), counts["real"]) for name, own in rows.items()}
     facts = _machine.facts(bench.device)
     return {"settings": as_dict(options), "machine": facts, "tokens": counts, "sides": compared}
 

@@ -8,8 +8,8 @@ torch's profiler gives each operator's own time. A matrix product belongs to the
 an adapter if one side is at most four times its rank, else to the body. Three figures are made of it:
 
 * ``step / (GEMM + attention)``: 1.0 would be a step that does nothing but matrix products and attention;
-* ``GEMMs at their own peak``: the same products alone, each shape at its best of several repeats, over the time they
-  took inside the step;
+* ``GEMMs at their own peak``: the body's and the head's products alone, each shape at its best of several repeats, over
+  the time they took inside the step;
 * ``share of peak``: the time that the needed operations take at the best rate of any of the step's own shapes, over the
   time of the step. Needed are the body forward and back to its inputs (no weight gradients: it is frozen), the adapter
   forward and both gradients, visible pairs in attention, the head at answer tokens, and the reference unless cached.
@@ -140,14 +140,14 @@ def summed(found: Sequence[Operator], vocabulary: int) -> dict[str, Any]:
 
 
 def own_rates(found: Sequence[Operator], dtype: Any) -> dict[str, Any]:
-    """Each product of the step alone, in the frozen weights' dtype: the best rate, and what they take together."""
+    """Each product with frozen weights alone: the best rate of all, and what they take together."""
     import time
 
     import torch
 
     products: dict[tuple[int, int, int], list[Operator]] = defaultdict(list)
     for operator in found:
-        if operator.product and operator.seconds:
+        if operator.product and min(operator.product) > 4 * RANK and operator.seconds:  # adapters are in float32
             products[operator.product].append(operator)
     # Rare small shapes are left out: together they are a few hundredths of the products' time.
     heavy = sorted(products, key=lambda p: -sum(o.seconds for o in products[p]))[:40]
