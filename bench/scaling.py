@@ -56,7 +56,7 @@ def main() -> None:
     for name in options.curves:
         print(f"\n{CURVES[name][0]}")
         result["curves"][name] = [measured(point) for point in CURVES[name][1]]
-    write(result, options.json)
+        write(result, options.json)
     if options.json:
         draw(result, options.json.with_suffix(".png"))
 
