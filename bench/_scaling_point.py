@@ -29,7 +29,7 @@ from grainline.types import Answer, AnswerTokens, Example, Record
 VOCABULARY = 8192
 SIZES = {  # millions of parameters -> hidden, layers, heads, inner
     10: (256, 8, 4, 704),
-    30: (448, 11, 7, 1216),
+    30: (384, 16, 6, 1024),
     100: (768, 14, 12, 2048),
     200: (1024, 16, 16, 2752),
     500: (1408, 20, 22, 3840),

@@ -27,7 +27,7 @@ SIZES = (10, 30, 100, 200, 500)
 LAYOUTS = {"tree": "prompt once a question", "packed": "two sequences a pair"}
 
 CURVES: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "prompt": ("tokens of a prompt", [{"prompt": n, **way} for n in (128, 256, 512, 1024, 2048) for way in BOTH]),
+    "prompt": ("tokens of a prompt", [{"prompt": n, **way} for n in (128, 512, 2048) for way in BOTH]),
     "answers": ("answers a question", [{"answers": n, **way} for n in (2, 4, 8) for way in BOTH]),
     "adapters": ("adapted matrices a layer", [{"targets": n} for n in (1, 2, 4, 7)]),
     "size": ("million parameters", [{"size": n} for n in SIZES]),
