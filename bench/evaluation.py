@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
     add("--max-tokens", default=4096, **count, help="tokens in one forward of Grainline's (default 4096)")
     add("--known", action="store_true", help="also with the reference known beforehand")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    made.set_defaults(data="hh", steps=1, warm=1, questions=1)  # of the bench's own rows, which warm both sides up
+    made.set_defaults(data="qa", steps=1, warm=0, questions=8)  # steps of the bench, which are not used here
     return made.parse_args()
 
 
@@ -85,10 +85,8 @@ def held_out(bench: Any, options: argparse.Namespace) -> list[Any]:
 def trl(bench: Any, pairs: list[Any], options: argparse.Namespace) -> dict[str, Any]:
     """TRL's ``evaluate`` of the same token ids, which it keeps as its evaluation set."""
     from _rows import cut
-    from _sides import Peer
     from datasets import Dataset
 
-    bench.peer(Peer()).run(0)  # warm-up
     side = bench.trl()
     trainer = side.trainer
 
@@ -98,6 +96,7 @@ def trl(bench: Any, pairs: list[Any], options: argparse.Namespace) -> dict[str, 
         return metrics["eval_rewards/accuracies"], metrics["eval_rewards/margins"]
 
     plain = Dataset.from_list(side.rows(pairs))
+    run(plain.select(range(min(len(pairs), options.pairs))), False)  # warm-up
     ways = {"TRL evaluate": lambda: run(plain, False)}
     if options.known:
         stored = Dataset.from_list([row for batch in cut(pairs, options.pairs) for row in side.with_reference(batch)])
@@ -111,24 +110,23 @@ def ours(bench: Any, pairs: list[Any], options: argparse.Namespace) -> dict[str,
 
     from grainline.evaluation import preferences
 
-    step = bench.ours(Ours())
-    step.run(0)  # warm-up
-    grainline = step.grainline
+    grainline = bench.ours(Ours()).grainline
 
-    def forwards() -> list[Any]:
-        return preferences.forwards(pairs, rows="pairs", layout="tree", max_tokens=options.max_tokens)
+    def forwards(chosen: list[Any]) -> list[Any]:
+        return preferences.forwards(chosen, rows="pairs", layout="tree", max_tokens=options.max_tokens)
 
-    def run(reference: Any) -> tuple[float, float]:
+    def run(reference: Any, chosen: list[Any] = pairs) -> tuple[float, float]:
         with grainline.ready():
             rows = preferences.evaluate(
-                grainline.scorer, grainline.objective, forwards(), reference=reference, device=bench.device
+                grainline.scorer, grainline.objective, forwards(chosen), reference=reference, device=bench.device
             )
-        metrics = preferences.summarise(rows, {e.record.id: e.prompt for e in pairs})
+        metrics = preferences.summarise(rows, {e.record.id: e.prompt for e in chosen})
         return metrics["rewards/accuracies"], metrics["rewards/margins"]
 
+    run(grainline.without_adapter, pairs[: options.pairs])  # warm-up
     ways = {"Grainline": lambda: run(grainline.without_adapter)}
     if options.known:
-        cache = grainline.cached(forwards())
+        cache = grainline.cached(forwards(pairs))
         ways["Grainline, reference known"] = lambda: run(cache)
     return ways
 
