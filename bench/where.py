@@ -214,7 +214,7 @@ def said(result: dict[str, Any]) -> str:
     result["figures"] = {
         "step_over_products": profiled["seconds"] / useful,
         "unprofiled_step_over_products": seconds / useful,
-        "products_at_their_own_peak": rates["alone_seconds"] / rates["inside_seconds"],
+        "products_at_their_own_peak": rates["best_seconds"] / rates["inside_seconds"],
         "share_of_peak": share,
     }
     return "\n".join(
@@ -227,7 +227,7 @@ def said(result: dict[str, Any]) -> str:
             "",
             f"step / (GEMM + attention):  {profiled['seconds'] / useful:.2f} in the profiled run, "
             f"{seconds / useful:.2f} with the unprofiled step",
-            f"GEMMs at their own peak:    {rates['best_seconds'] / rates['inside_seconds']:.0%} of their time inside",
+            f"GEMMs at their own peak:    {result['figures']['products_at_their_own_peak']:.0%} of their time inside",
             f"peak of its own shapes:     {rates['peak_gflops']:.0f} GFLOP/s at {rates['at']}",
             f"needed work:                {result['needed_flop'] / 1e12:.2f} TFLOP, {share:.0%} of that peak",
         ]
