@@ -108,7 +108,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     vocabulary = len(bench.tokenizer)
     rates = own_rates(found, getattr(torch, options.dtype))
     needed = flops(bench, side.model, cached=options.side == "cache")
-    return {
+    result = {
         "settings": as_dict(options),
         "machine": _machine.facts(bench.device),
         "tokens": tokens(bench.rows.steps),
@@ -119,6 +119,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "rates": rates,
         "needed_flop": needed,
     }
+    return result | {"figures": figures(result)}
 
 
 def operators(profiler: Any) -> list[Operator]:
@@ -203,33 +204,36 @@ def flops(bench: Any, model: Any, *, cached: bool) -> float:
     )
 
 
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    """The three figures of the module's first lines, the first of them twice."""
+    products = sum(s for kind, s in result["kinds"].items() if "GEMM" in kind or kind == "attention")
+    seconds, rates = result["seconds"]["seconds"], result["rates"]
+    return {
+        "step_over_products": result["profiled"]["seconds"] / products,
+        "unprofiled_step_over_products": seconds / products,
+        "products_at_their_own_peak": rates["best_seconds"] / rates["inside_seconds"],
+        "share_of_peak": result["needed_flop"] / seconds / (rates["peak_gflops"] * 1e9),
+    }
+
+
 def said(result: dict[str, Any]) -> str:
     from _race import heading
 
-    kinds, seconds, rates = result["kinds"], result["seconds"]["seconds"], result["rates"]
-    whole = sum(kinds.values())
-    useful = sum(s for kind, s in kinds.items() if "GEMM" in kind or kind == "attention")
-    share = result["needed_flop"] / seconds / (rates["peak_gflops"] * 1e9)
-    profiled = result["profiled"]
-    result["figures"] = {
-        "step_over_products": profiled["seconds"] / useful,
-        "unprofiled_step_over_products": seconds / useful,
-        "products_at_their_own_peak": rates["best_seconds"] / rates["inside_seconds"],
-        "share_of_peak": share,
-    }
+    kinds, plain, profiled = result["kinds"], result["seconds"], result["profiled"]
+    rates, found, whole = result["rates"], result["figures"], sum(result["kinds"].values())
     return "\n".join(
         [
             *heading(result),
-            f"{seconds:.2f} s for the steps (best of {len(result['all_seconds'])}), "
-            f"{profiled['seconds']:.2f} s profiled; "
-            f"others {result['seconds']['others']:.2f} and {profiled['others']:.2f} cores",
+            f"{plain['seconds']:.2f} s for the steps (best of {len(result['all_seconds'])}), "
+            f"{profiled['seconds']:.2f} s profiled; others {plain['others']:.2f} and {profiled['others']:.2f} cores",
             *(f"  {kind:26}{s:8.3f} s {s / whole:7.1%}" for kind, s in kinds.items()),
             "",
-            f"step / (GEMM + attention):  {profiled['seconds'] / useful:.2f} in the profiled run, "
-            f"{seconds / useful:.2f} with the unprofiled step",
-            f"GEMMs at their own peak:    {result['figures']['products_at_their_own_peak']:.0%} of their time inside",
+            f"step / (GEMM + attention):  {found['step_over_products']:.2f} in the profiled run, "
+            f"{found['unprofiled_step_over_products']:.2f} with the unprofiled step",
+            f"GEMMs at their own peak:    {found['products_at_their_own_peak']:.0%} of their time inside",
             f"peak of its own shapes:     {rates['peak_gflops']:.0f} GFLOP/s at {rates['at']}",
-            f"needed work:                {result['needed_flop'] / 1e12:.2f} TFLOP, {share:.0%} of that peak",
+            f"needed work:                {result['needed_flop'] / 1e12:.2f} TFLOP, "
+            f"{found['share_of_peak']:.0%} of that peak",
         ]
     )
 
