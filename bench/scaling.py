@@ -55,8 +55,10 @@ def main() -> None:
         result["curves"] = json.loads(options.json.read_text(encoding="utf-8"))["curves"]
     for name in options.curves:
         print(f"\n{CURVES[name][0]}")
-        result["curves"][name] = [measured(point) for point in CURVES[name][1]]
-        write(result, options.json)
+        result["curves"][name] = []
+        for point in CURVES[name][1]:
+            result["curves"][name].append(measured(point))
+            write(result, options.json)  # what is done stays, whatever happens to the rest
     if options.json:
         draw(result, options.json.with_suffix(".png"))
 
