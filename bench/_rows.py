@@ -48,7 +48,8 @@ def read(options: Any, tokenizer: Any) -> Rows:
     """
     encode = Encoder(tokenizer, max_length=options.max_length).encode_all
     if options.data == "qa":
-        return _questions(encode(load.read(FILES["qa"]).records)[0], options)
+        enough = 20 * options.questions * (options.warm + options.steps)  # rows; some questions have too few pairs
+        return _questions(encode(load.read(FILES["qa"], limit=enough).records)[0], options)
     window = WINDOW * options.pairs
     examples, _ = encode(load.read(FILES["hh"], limit=window + options.warm * options.pairs + 20).records)
     if len(examples) < window + options.warm * options.pairs or options.steps > WINDOW:
