@@ -58,11 +58,25 @@ def facts(device: torch.device) -> dict[str, Any]:
     cuda = device.type == "cuda"
     return {
         "processor": torch.cuda.get_device_name(device) if cuda else _field("/proc/cpuinfo", "model name"),
+        "instructions": "" if cuda else instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
     }
+
+
+def instructions() -> str:
+    """The processor's instructions that decide how fast matrix products are: "avx512f avx512_bf16 amx_bf16"."""
+    flags = _field("/proc/cpuinfo", "flags").split()
+    return " ".join(name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _wait(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The sides that are compared. A side takes the examples of a step and leaves its loss's gradient in the adapter.
+"""The sides that are compared. A side is given the number of a step and leaves its loss's gradient in the adapter.
 
 All begin with the same token ids, the same weights and the same adapter, and end with the backward pass; laying out the
 batch is part of the step. Nothing is updated, so each step can be done again by the next side.
@@ -6,13 +6,15 @@ batch is part of the step. Nothing is updated, so each step can be done again by
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import _models
+import _rows
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -20,42 +22,153 @@ from torch import Tensor, nn
 from grainline import models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
-from grainline.data import collate, load
-from grainline.data.encode import Encoder
+from grainline.data import collate
 from grainline.forward import Scorer
 from grainline.objectives.dpo import DPO
-from grainline.recipe import ModelChoice
 from grainline.reduction import share, totals
 from grainline.reference_cache import ReferenceCache
-from grainline.types import Batch, Example, LogProbs
+from grainline.types import Batch, Example, Layout, LogProbs
 
 ADAPTER = LoRA(rank=16, alpha=32)  # on all linear layers
 BETA = 0.1
-SMOLLM2 = "smollm2-135m-instruct"
+
+
+class Ours(NamedTuple):
+    """How a step of ours is done; the defaults are the library's own."""
+
+    layout: Layout = "tree"
+    shared: bool = True  # a prompt is read once for all pairs of its question; else each pair reads its own
+    cached: bool = False  # the reference is read, not computed
+    dtype: str = "as asked"  # of the frozen weights
+    scorer: Callable[[nn.Module], Scorer] = Scorer
+    fused: bool = hasattr(Scorer, "fuse")  # a decoder's small operations as fewer, larger ones
+
+
+class Peer(NamedTuple):
+    """How a step of TRL's is done."""
+
+    cached: bool = False
+    sorted: bool = False  # batches of like length
+
+
+class Side(NamedTuple):
+    title: str
+    how: Ours | Peer
+
+
 SIDES = {
-    "trl": "TRL DPOTrainer",
-    "tree": "Grainline",
-    "cache": "Grainline, reference cached",
-    "packed": "Grainline, packed layout",
-    "padded": "Grainline, padded layout",
+    "trl": Side("TRL DPOTrainer", Peer()),
+    "trl-best": Side("TRL, reference cached, sorted", Peer(cached=True, sorted=True)),
+    "tree": Side("Grainline", Ours()),
+    "cache": Side("Grainline, reference cached", Ours(cached=True)),
+    "pair-trees": Side("Grainline, one tree a pair", Ours(shared=False)),
+    "packed": Side("Grainline, two sequences a pair", Ours(layout="packed", shared=False)),
+    "padded": Side("Grainline, the same, padded", Ours(layout="padded", shared=False)),
 }
+
+
+class Step(NamedTuple):
+    """A side, ready: ``run(i)`` does step ``i`` (0-based, warm-up included) and gives its loss."""
+
+    run: Callable[[int], float]
+    model: nn.Module
+    same_rows: bool  # False where step i holds other rows than everybody else's
+    grainline: Grainline | None = None  # of a side of ours
+
+
+class Bench:
+    """The models of the sides asked for, and the steps they are to do. Sides that can share a model do."""
+
+    def __init__(self, options: Any) -> None:
+        warnings.simplefilter("ignore", FutureWarning)  # transformers' renamings, met by TRL and PEFT
+        torch.set_num_threads(options.threads)
+        self.device, self.options, self._made = models.device(options.device), options, {}
+        # Accelerate's state is one for the whole process; ours never enters its autocast.
+        mixed = "bf16" if options.dtype == "bfloat16" else "no"
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=mixed)
+        self.tokenizer = _models.tokenizer(options.model, _rows.DATA)
+        self.rows = _rows.read(options, self.tokenizer)
+
+    def side(self, how: Ours | Peer) -> Step:
+        return self.peer(how) if isinstance(how, Peer) else self.ours(how)
+
+    def ours(self, how: Ours) -> Step:
+        dtype = self.options.dtype if how.dtype == "as asked" else how.dtype
+        scorer = how.scorer(self._once(dtype, lambda: self._adapted(dtype)))
+        grainline = Grainline(scorer, how.layout, self.options.max_tokens, self.accelerator)
+        steps = [step if how.shared else _rows.apart(step) for step in (*self.rows.warm, *self.rows.steps)]
+        if how.fused:
+            grainline.fuse()
+        if how.cached:
+            grainline.cache = grainline.cached(batch for examples in steps for batch in grainline.forwards(examples))
+        return Step(lambda i: grainline(steps[i]), scorer, True, grainline)
+
+    def trl(self) -> Any:
+        """TRL's trainer with its own copy of the model; one for all of its sides."""
+        from _peer import Trl
+
+        def make() -> Trl:
+            model = self.model("float32")
+            made = Trl(model, self.tokenizer, ADAPTER.config(model), beta=BETA, options=self.options)
+            fill_adapter(made.model)
+            return made
+
+        return self._once("trl", make)
+
+    def peer(self, how: Peer) -> Step:
+        trl = self.trl()
+        rows = trl.with_reference if how.cached else trl.rows
+        steps = [rows(s) for s in (*self.rows.warm, *(self.rows.sorted if how.sorted else self.rows.steps))]
+        return Step(lambda i: trl.step(steps[i]).item(), trl.model, not how.sorted)
+
+    def model(self, dtype: str) -> nn.Module:
+        return _models.model(self.options.model, len(self.tokenizer), dtype=dtype, device=self.device)
+
+    def _adapted(self, dtype: str) -> nn.Module:
+        model = adapters.attach(ADAPTER, self.model(dtype)).train()
+        fill_adapter(model)
+        return model
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 class Grainline:
     """One forward-backward of ``grainline.trainer.fit``, in a given layout."""
 
-    def __init__(self, scorer: Scorer, layout: str, max_tokens: int) -> None:
-        self.scorer, self.layout, self.max_tokens, self.objective = scorer, layout, max_tokens, DPO(beta=BETA)
-        self.model = scorer.model
-        self.accelerator = Accelerator(cpu=next(scorer.parameters()).device.type == "cpu")
-        self.cache: ReferenceCache | None = None
+    def __init__(self, scorer: Scorer, layout: Layout, max_tokens: int, accelerator: Accelerator) -> None:
+        self.scorer, self.layout, self.max_tokens, self.accelerator = scorer, layout, max_tokens, accelerator
+        self.module: nn.Module = scorer  # what is called for the policy: the scorer, or what is wrapped around it
+        self.fused: Any = None
+        self.objective = DPO(beta=BETA)
+        self.cache: ReferenceCache | None = None  # if there, the reference is read, not computed
 
-    def fill_cache(self, steps: Sequence[Sequence[Example]]) -> None:
-        """From now on the reference is read, not computed."""
-        with tempfile.TemporaryDirectory() as folder:
+    def fuse(self) -> None:
+        """From now on fused, but only while this side runs: the others read the same model, or the same classes."""
+        self.scorer.fuse()
+        self.fused = self.scorer.fused
+        self.fused.off()
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """The model as this side wants it: sides share it."""
+        self.scorer.use(packed=self.layout != "padded")
+        if self.fused is not None:
+            self.fused.on()
+        try:
+            yield
+        finally:
+            if self.fused is not None:
+                self.fused.off()
+
+    def cached(self, forwards: Iterable[Batch]) -> ReferenceCache:
+        """The reference's log-probs of ``forwards``, in memory."""
+        with tempfile.TemporaryDirectory() as folder, self.ready():
             cache = ReferenceCache(Path(folder))
-            cache.fill((batch for examples in steps for batch in self.forwards(examples)), self.without_adapter)
-        self.cache = cache
+            cache.fill(forwards, self.without_adapter)
+        return cache
 
     def forwards(self, examples: Sequence[Example]) -> list[Batch]:
         parts = collate.pack(examples, max_tokens=self.max_tokens, layout=self.layout)
@@ -63,105 +176,23 @@ class Grainline:
 
     @torch.no_grad()
     def without_adapter(self, batch: Batch) -> LogProbs:
-        with self.model.disable_adapter():
+        with self.scorer.model.disable_adapter():
             return self.scorer(batch)
 
     def __call__(self, examples: Sequence[Example]) -> float:
-        self.scorer.use(packed=self.layout != "padded")  # the sides share it
-        forwards, value = self.forwards(examples), 0.0
+        with self.ready():
+            return self._step(self.forwards(examples))
+
+    def _step(self, forwards: Sequence[Batch]) -> float:
+        value = 0.0
         counted = totals(self.objective, forwards, self.accelerator)
         for batch in forwards:
-            policy = self.scorer(batch)
+            policy = self.module(batch)
             reference = self.without_adapter(batch) if self.cache is None else self.cache(batch)
             loss = share(self.objective(policy, reference, batch.facts, {}), batch.facts.weight, counted)
             loss.backward()
             value += loss.item()
         return value
-
-
-class Trl:
-    """TRL's own trainer object: its collator, its compute_loss, its backward. float32, no gradient checkpointing."""
-
-    def __init__(self, model: nn.Module, tokenizer: Any, max_length: int) -> None:
-        from datasets import Dataset, disable_progress_bars
-        from trl import DPOConfig, DPOTrainer
-
-        disable_progress_bars()
-        cpu = next(model.parameters()).device.type == "cpu"
-        settings = DPOConfig(
-            output_dir=tempfile.gettempdir(),  # nothing is written
-            use_cpu=cpu,
-            bf16=False,
-            gradient_checkpointing=False,
-            disable_dropout=True,
-            beta=BETA,
-            max_length=max_length,
-            report_to="none",
-        )
-        # The trainer wants rows before it exists; the steps are handed to it as ids, so that both sides read the same.
-        row = {"prompt": "one", "chosen": " two", "rejected": " three"}
-        self.trainer = DPOTrainer(
-            model=model,
-            args=settings,
-            train_dataset=Dataset.from_list([row]),
-            processing_class=tokenizer,
-            peft_config=ADAPTER.config(model),
-        )
-        self.model = self.trainer.model.train()
-        fill_adapter(self.model)
-
-    def __call__(self, examples: Sequence[Example]) -> float:
-        rows = [
-            {"prompt_ids": list(e.prompt), "chosen_ids": list(e.answers[0].ids), "rejected_ids": list(e.answers[1].ids)}
-            for e in examples
-        ]
-        inputs = self.trainer._prepare_inputs(self.trainer.data_collator(rows))
-        with self.trainer.compute_loss_context_manager():
-            loss = self.trainer.compute_loss(self.model, inputs)
-        self.trainer.accelerator.backward(loss)
-        return loss.item()
-
-
-class Bench:
-    """The models of the sides asked for, and the steps they are to do."""
-
-    def __init__(self, options: Any) -> None:
-        warnings.simplefilter("ignore", FutureWarning)  # transformers' renamings, met by TRL and PEFT
-        torch.set_num_threads(options.threads)
-        self.device, self.options = models.device(options.device), options
-        self.tokenizer = models.load_tokenizer(SMOLLM2)
-        data = Path(os.environ.get("GRAINLINE_SHARED", Path(__file__).parents[2] / "shared"), "data")
-        count = options.pairs * (options.warm + options.steps)
-        records = load.read(data / "hh_harmless" / "train.jsonl.gz", limit=count).records
-        examples, _ = Encoder(self.tokenizer, max_length=options.max_length).encode_all(records)
-        self.steps = [examples[i : i + options.pairs] for i in range(0, len(examples), options.pairs)]
-        self._scorer: Scorer | None = None
-
-    def side(self, name: str) -> Grainline | Trl:
-        """The side called ``name``; Grainline's sides share one scorer."""
-        if name == "trl":
-            return Trl(self.model(), self.tokenizer, self.options.max_length)
-        if self._scorer is None:
-            self._scorer = Scorer(adapters.attach(ADAPTER, self.model()).train())
-            fill_adapter(self._scorer)
-        ours = Grainline(self._scorer, "tree" if name == "cache" else name, self.options.max_tokens)
-        if name == "cache":
-            ours.fill_cache(self.steps)
-        return ours
-
-    def model(self) -> nn.Module:
-        if self.options.model == "smollm2":
-            choice = ModelChoice(name=SMOLLM2, dtype="float32", device=str(self.device))
-            model = models.load(choice).model
-        else:
-            from transformers import LlamaConfig, LlamaForCausalLM
-
-            torch.manual_seed(0)
-            sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-            config = LlamaConfig(vocab_size=len(self.tokenizer), num_key_value_heads=2, **sizes)
-            model = LlamaForCausalLM(config).to(self.device)
-        models.disable_dropout(model)
-        return model
 
 
 @torch.no_grad()
@@ -179,11 +210,3 @@ def take_gradient(model: nn.Module) -> Tensor:
     gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     model.zero_grad(set_to_none=True)
     return gradient
-
-
-def tokens(steps: Sequence[Sequence[Example]]) -> dict[str, int]:
-    """Tokens of ``steps``: what stands in the data, and what each layout puts through the model."""
-    whole = [len(e.prompt) + len(a.ids) for step in steps for e in step for a in e.answers]
-    answers = [len(a.ids) for step in steps for e in step for a in e.answers]
-    laid = {layout: sum(collate.tokens(step, layout) for step in steps) for layout in ("tree", "packed", "padded")}
-    return {"real": sum(whole), "answers": sum(answers), **laid}
