@@ -120,7 +120,7 @@ class Scorer(nn.Module):
         return nullcontext() if plain or self.fused is None else self.fused.reading()
 
     def _read(self, body: Any, batch: Batch, *, layers: bool) -> Any:
-        """What the body makes of the batch's tokens; the states after each layer too, where ``layers`` are asked for."""
+        """What the body makes of the tokens; the states after each layer too, where ``layers`` are asked for."""
         # Padding stands on the right, where no causal answer token can see it: nothing needs to be masked.
         layout: dict[str, Any] = {"attention_mask": torch.ones_like(batch.ids)}
         if self.packed:
