@@ -97,8 +97,8 @@ def main() -> None:
 def parallel(scorer: Scorer, point: Point, accelerator: Accelerator) -> Any:
     """A step of ``scorer`` alone, wrapped by DDP, or sharded by FSDP2 layer by layer."""
     step = Grainline(scorer, "packed" if point.layout == "packed" else "tree", point.max_tokens, accelerator)
-    if hasattr(scorer, "fuse") and point.parallel != "fsdp":
-        step.fuse()
+    if point.parallel != "fsdp":
+        scorer.fuse()
     if point.parallel == "ddp":
         step.module = nn.parallel.DistributedDataParallel(scorer)
     elif point.parallel == "fsdp":

@@ -41,7 +41,8 @@ class Ours(NamedTuple):
     cached: bool = False  # the reference is read, not computed
     dtype: str = "as asked"  # of the frozen weights
     scorer: Callable[[nn.Module], Scorer] = Scorer
-    fused: bool = hasattr(Scorer, "fuse")  # a decoder's small operations as fewer, larger ones
+    fused: bool = True  # a decoder's small operations as fewer, larger ones
+    products: bool = True  # attention by plain products on a CPU, else torch's fused attention
 
 
 class Peer(NamedTuple):
@@ -98,7 +99,9 @@ class Bench:
         grainline = Grainline(scorer, how.layout, self.options.max_tokens, self.accelerator)
         steps = [step if how.shared else _rows.apart(step) for step in (*self.rows.warm, *self.rows.steps)]
         if how.fused:
-            grainline.fuse()
+            scorer.fuse()
+        if not how.products:
+            scorer.by_products = False
         if how.cached:
             grainline.cache = grainline.cached(batch for examples in steps for batch in grainline.forwards(examples))
         return Step(lambda i: grainline(steps[i]), scorer, True, grainline)
@@ -141,27 +144,14 @@ class Grainline:
     def __init__(self, scorer: Scorer, layout: Layout, max_tokens: int, accelerator: Accelerator) -> None:
         self.scorer, self.layout, self.max_tokens, self.accelerator = scorer, layout, max_tokens, accelerator
         self.module: nn.Module = scorer  # what is called for the policy: the scorer, or what is wrapped around it
-        self.fused: Any = None
         self.objective = DPO(beta=BETA)
         self.cache: ReferenceCache | None = None  # if there, the reference is read, not computed
-
-    def fuse(self) -> None:
-        """From now on fused, but only while this side runs: the others read the same model, or the same classes."""
-        self.scorer.fuse()
-        self.fused = self.scorer.fused
-        self.fused.off()
 
     @contextmanager
     def ready(self) -> Iterator[None]:
         """The model as this side wants it: sides share it."""
         self.scorer.use(packed=self.layout != "padded")
-        if self.fused is not None:
-            self.fused.on()
-        try:
-            yield
-        finally:
-            if self.fused is not None:
-                self.fused.off()
+        yield
 
     def cached(self, forwards: Iterable[Batch]) -> ReferenceCache:
         """The reference's log-probs of ``forwards``, in memory."""

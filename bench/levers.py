@@ -28,11 +28,10 @@ class Lever(NamedTuple):
 def levers() -> dict[str, Lever]:
     """The table. A new lever is a line here (and, where it needs one, a field of ``_sides.Ours``)."""
     from _heads import AnswerPositions, EveryPosition
-
     from grainline.forward import Scorer
 
     unshared = {"layout": "packed", "shared": False}
-    known = {
+    return {
         "packed": Lever("packing: nothing is padded", unshared, {"layout": "padded", "shared": False}),
         "pair-trees": Lever("a prompt once a pair (and packing)", {"layout": "tree", "shared": False}, unshared),
         "tree": Lever("a prompt once a question (and packing)", {"layout": "tree", "shared": True}, unshared),
@@ -40,24 +39,26 @@ def levers() -> dict[str, Lever]:
         "head": Lever("the same, row by row in chunks", {"scorer": Scorer}, {"scorer": AnswerPositions}),
         "cached": Lever("reference read from a cache", {"cached": True}, {"cached": False}),
         "fused": Lever("fewer, larger operations", {"fused": True}, {"fused": False}),
+        "products": Lever("attention by plain products", {"products": True, "layout": "packed"}, {"products": False}),
     }
-    if not hasattr(Scorer, "fuse"):
-        del known["fused"]
-    return known
 
 
 def main() -> None:
     options = parse()
     import _machine
-    from _heads import EveryPosition
     from _race import compare, heading, race, table, write
     from _rows import tokens
     from _sides import Bench, Ours
 
+    from _heads import EveryPosition
+
     known = levers()
     if unknown := [name for name in options.levers if name not in known]:
         raise SystemExit(f"no lever {unknown[0]}; there are {', '.join(known)}")
-    textbook, best = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False), Ours(cached=True)
+    textbook, best = (
+        Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, products=False),
+        Ours(cached=True),
+    )
     ways = {"textbook": textbook, "all": best}
     for name in options.levers:
         ways |= {f"{name}+": textbook._replace(**known[name].on), f"{name}-": best._replace(**known[name].off)}
