@@ -34,11 +34,9 @@ class AnswerPositions(Scorer):
 def _hidden(scorer: Scorer, batch: Batch) -> Tensor:
     """The body's last hidden states at every position, flattened."""
     body = getattr(scorer.causal, scorer.causal.base_model_prefix)
-    layout: dict[str, Any] = (
-        {"trees": Trees(batch, by_products=scorer.by_products)}
-        if scorer.packed
-        else {"attention_mask": torch.ones_like(batch.ids)}
-    )
+    layout: dict[str, Any] = {"attention_mask": torch.ones_like(batch.ids)}
+    if scorer.packed:
+        layout = {"trees": Trees(batch, by_products=scorer.by_products)}
     found = body(input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **layout)
     return found.last_hidden_state.flatten(0, 1)
 
