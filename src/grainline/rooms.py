@@ -11,7 +11,7 @@ The grammar of a choice::
     choice   sum of terms, in rooms that can add:     dpo + 0.2*bco
     term     [number "*"] name [":" field ("," field)*]
     field    key "=" value                            beta=0.1
-             key "." role "=" value                   lr_scale.up=16      (one entry of a map)
+             key "." role "=" value                   lr_scale.up=16      (one entry of a map, see :func:`place`)
     value    true | false | null | number | word | "quoted text"
              [value, value]                           a list
              {key: value, key: value}                 a map
@@ -32,7 +32,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -219,6 +219,17 @@ def parse(room: str, choice: str) -> Any:
     return _adder(room)(terms=tuple(parsed))
 
 
+def place(room: str, path: Sequence[str]) -> tuple[str, ...]:
+    """Where an option is kept that is written with dots: an optimizer's ``lr.up`` is the entry ``up`` of its ``lr_of``.
+
+    >>> place("optimizers", ["lr", "up"]), place("optimizers", ["lr_scale", "up"]), place("optimizers", ["lr"])
+    (('lr_of', 'up'), ('lr_scale', 'up'), ('lr',))
+    """
+    key, *role = path
+    entries = getattr(importlib.import_module(f"grainline.{room}._seam"), "ENTRIES", {}) if role else {}
+    return (entries.get(key, key), *role)
+
+
 def text(value: Any) -> str:
     """The spec value -> the text that makes it again: its name and the options that differ from their defaults."""
     if hasattr(value, "terms"):
@@ -257,11 +268,12 @@ def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
         path, equals, value = part.partition("=")
         if not equals:
             raise SpecError(f"option {part.strip()!r} has no value.", where=term, instead="Write key=value.")
-        key, _, role = path.strip().partition(".")
+        key, *role = place(room, path.strip().split(".", 1))
         entries = found.setdefault(key, {}) if role else found
-        if not isinstance(entries, dict) or (role or key) in entries:
+        last = role[0] if role else key
+        if not isinstance(entries, dict) or last in entries:
             raise SpecError(f"option {path.strip()!r} stands twice.", where=term)
-        entries[role or key] = _value(room, value)
+        entries[last] = _value(room, value)
     return name.strip(), found
 
 

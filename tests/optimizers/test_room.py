@@ -325,6 +325,23 @@ def test_option_lr_scale(name: str) -> None:
         optimizer(name, stage(), lr_scale={"upp": 2.0})
 
 
+def test_option_lr_of(name: str) -> None:
+    """A role's own rate, as text and as a map; it is what a factor would come to, and every other role keeps ``lr``."""
+    spec = rooms.parse("optimizers", f"{name}:lr=1e-3,lr.magnitude=2e-3")
+    assert (spec.lr, spec.lr_of) == (1e-3, {"magnitude": 2e-3})
+    assert rooms.parse("optimizers", rooms.text(spec)) == spec
+    assert rooms.resolve("optimizers", {"name": name, "lr": 1e-3, "lr_of": {"magnitude": 2e-3}}) == spec
+    groups = _seam.build(spec, stage(), steps=STEPS).param_groups
+    common = dict.fromkeys(("down", "up", "orthogonal"), 1e-3)
+    assert {group["role"]: group["lr"] for group in groups} == common | {"magnitude": 2e-3}
+    rate, factor = after(name, lr_of={"up": 3.0 * LR}), after(name, lr_scale={"up": 3.0})
+    assert all(torch.equal(rate[role], factor[role]) for role in rate)
+    with pytest.raises(SpecError, match=r"lr\.magnitud: .* Did you mean 'magnitude'\?"):
+        optimizer(name, stage(), lr_of={"magnitud": 2e-3})
+    with pytest.raises(SpecError, match=r"Leave lr\.up or lr_scale\.up"):
+        optimizer(name, stage(), lr_of={"up": 2e-3}, lr_scale={"up": 2.0})
+
+
 def test_option_weight_decay(name: str) -> None:
     """Matrices shrink, vectors do not; the exact amount stands in each optimizer's own test."""
     assert {"down", "up"} <= changes(name, "weight_decay", 0.3)
