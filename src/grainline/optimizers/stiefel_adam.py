@@ -1,6 +1,7 @@
 r"""Adam on rotations: orthogonal factors turn and stay orthogonal, all others follow AdamW.
 
-Factors are known by their role, ``orthogonal``.
+Factors are known by their role, ``orthogonal``. No adapter that comes with Grainline has such factors: ours make their
+rotations from free numbers, which any optimizer may move. This is for adapters from elsewhere.
 
 Kong, Wang and Tao 2023, arXiv:2205.14173, canonical metric, for square X with gradient G (the optimizer of SODA,
 arXiv:2405.21050). Means are kept of the skew part, so each stays what it is however the entries are scaled:
@@ -73,7 +74,7 @@ class StiefelAdam:
             raise SpecError(
                 f"no parameter has the role {ROLE!r}, so this would be AdamW.",
                 where="stiefel-adam",
-                instead="Choose an adapter that trains rotations, or optimizer=adamw.",
+                instead="Choose an adapter whose factors are orthogonal matrices (none of ours is), or optimizer=adamw.",
             )
         rotations = [group | {"weight_decay": 0.0} for group in rotations]
         options = {"betas": self.betas, "eps": self.eps}
