@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from grainline import checkpoint, footprint, rooms
@@ -257,6 +258,17 @@ def test_forecast_counts_its_state(name: str) -> None:
     empty = [tag._replace(tensor=torch.nn.Parameter(torch.empty_like(tag.tensor, device="meta"))) for tag in real]
     counted = footprint.optimizer_state(optimizer(name, empty), empty)
     assert counted == sum(value.numel() * value.element_size() for value in held) > 0
+
+
+def test_steps_the_same_under_accelerate(name: str) -> None:
+    """Its wrapper, as the trainer uses it, sends the state through ``load_state_dict`` before the first step."""
+    plain, wrapped = stage(), stage()
+    made = optimizer(name, wrapped)
+    prepared = Accelerator().prepare(made)
+    assert prepared.optimizer is made
+    run(optimizer(name, plain), plain, 5)
+    run(prepared, wrapped, 5)
+    assert same(plain, wrapped)
 
 
 @pytest.fixture(scope="module")

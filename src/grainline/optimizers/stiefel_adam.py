@@ -74,7 +74,7 @@ class StiefelAdam:
             raise SpecError(
                 f"no parameter has the role {ROLE!r}, so this would be AdamW.",
                 where="stiefel-adam",
-                instead="Choose an adapter whose factors are orthogonal matrices (none of ours is), or optimizer=adamw.",
+                instead="Choose an adapter with orthogonal factors (none of ours has them), or optimizer=adamw.",
             )
         rotations = [group | {"weight_decay": 0.0} for group in rotations]
         options = {"betas": self.betas, "eps": self.eps}
