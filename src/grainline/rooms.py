@@ -181,8 +181,8 @@ def _spec_class(module: ModuleType, cls: str | None = None) -> type:
 def resolve(room: str, choice: Any) -> Any:
     """A choice as it may be written (text, mapping with a ``name``, or the value itself) -> the spec value.
 
-    >>> resolve("objectives", {"name": "dpo", "beta": 0.2})
-    DPO(beta=0.2, label_smoothing=0.0, divergence='reverse_kl', alpha=0.5)
+    >>> text(resolve("objectives", {"name": "dpo", "beta": 0.2}))
+    'dpo:beta=0.2'
     """
     if isinstance(choice, str):
         return parse(room, choice)

@@ -34,7 +34,7 @@ class ByName:
     options: dict[str, Any] = Field(default_factory=dict)
     """What the class takes besides: name -> value, e.g. options.betas=[0.9, 0.95]."""
     weight_decay: float = Field(0.0, ge=0)
-    """The class's own weight decay, given to matrices only."""
+    """The class's own weight decay, given to matrices only; 0 by default, whatever the class's default is."""
     lr_of: ByRole = Field(default_factory=dict)
     """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
     lr_scale: ByRole = Field(default_factory=dict)
