@@ -32,7 +32,7 @@ def test_groups() -> None:
     [
         ({"lr_scale": {"magnitude": 2.0}}, r"^lr_scale\.magnitude: no parameter has the role 'magnitude'"),
         ({"lr_of": {"uup": 2.0}}, r"^lr\.uup: no parameter has the role 'uup'\. Did you mean 'up'\?"),
-        ({"lr_of": {"up": 2.0}, "lr_scale": {"up": 1.0}}, r"'up' has both .* Leave lr\.up or lr_scale\.up\.$"),
+        ({"lr_of": {"up": 2.0}, "lr_scale": {"up": 1.0}}, r"'up' has both .* Leave one: lr\.up or lr_scale\.up\.$"),
     ],
 )
 def test_rates_that_are_refused(options: dict[str, dict[str, float]], said: str) -> None:

@@ -350,7 +350,7 @@ def test_option_lr_of(name: str) -> None:
     assert all(torch.equal(rate[role], factor[role]) for role in rate)
     with pytest.raises(SpecError, match=r"lr\.magnitud: .* Did you mean 'magnitude'\?"):
         optimizer(name, stage(), lr_of={"magnitud": 2e-3})
-    with pytest.raises(SpecError, match=r"Leave lr\.up or lr_scale\.up"):
+    with pytest.raises(SpecError, match=r"Leave one: lr\.up or lr_scale\.up"):
         optimizer(name, stage(), lr_of={"up": 2e-3}, lr_scale={"up": 2.0})
 
 

@@ -51,7 +51,7 @@ def by_role(parameters: Sequence[Tagged], spec: Grouped) -> Groups:
                 where = f"{written}.{role}"
                 raise SpecError(f"no parameter has the role {role!r}.", where=where, instead=nearest(role, roles))
     for role in sorted(spec.lr_of.keys() & spec.lr_scale.keys()):
-        instead = f"Leave lr.{role} or lr_scale.{role}."
+        instead = f"Leave one: lr.{role} or lr_scale.{role}."
         raise SpecError(f"the role {role!r} has both a rate and a factor on the common rate.", instead=instead)
     groups = []
     for role in roles:
