@@ -126,6 +126,22 @@ def test_text_is_canonical(written: str, text: str) -> None:
     assert rooms.parse("objectives", text) == value
 
 
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("adamw:lr=1e-3,lr.up=2e-3", "adamw:lr=0.001,lr_of={up: 0.002}"),
+        ("adamw:lr.up=2e-3,lr=1e-3,lr_of.down=0", "adamw:lr=0.001,lr_of={up: 0.002, down: 0.0}"),
+        ("adamw:lr.up=2e-3", "adamw:lr_of={up: 0.002}"),
+    ],
+)
+def test_entries_of_an_option_that_is_a_number_are_kept_in_a_field_of_their_own(written: str, text: str) -> None:
+    value = rooms.parse("optimizers", written)
+    assert rooms.text(value) == text
+    assert rooms.parse("optimizers", text) == value
+    with pytest.raises(SpecError, match=r"option 'lr_of\.up' stands twice"):
+        rooms.parse("optimizers", "adamw:lr.up=1,lr_of.up=2")
+
+
 @pytest.mark.parametrize(("room", "name"), OURS)
 def test_every_method_makes_the_round_trip_with_its_defaults(room: str, name: str) -> None:
     value = rooms.parse(room, name)

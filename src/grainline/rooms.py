@@ -11,7 +11,7 @@ The grammar of a choice::
     choice   sum of terms, in rooms that can add:     dpo + 0.2*bco
     term     [number "*"] name [":" field ("," field)*]
     field    key "=" value                            beta=0.1
-             key "." role "=" value                   lr_scale.up=16      (one entry of a map)
+             key "." role "=" value                   lr_scale.up=16      (one entry of a map, see :func:`place`)
     value    true | false | null | number | word | "quoted text"
              [value, value]                           a list
              {key: value, key: value}                 a map
@@ -32,7 +32,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -181,8 +181,8 @@ def _spec_class(module: ModuleType, cls: str | None = None) -> type:
 def resolve(room: str, choice: Any) -> Any:
     """A choice as it may be written (text, mapping with a ``name``, or the value itself) -> the spec value.
 
-    >>> resolve("objectives", {"name": "dpo", "beta": 0.2})
-    DPO(beta=0.2, label_smoothing=0.0, divergence='reverse_kl', alpha=0.5)
+    >>> text(resolve("objectives", {"name": "dpo", "beta": 0.2}))
+    'dpo:beta=0.2'
     """
     if isinstance(choice, str):
         return parse(room, choice)
@@ -217,6 +217,17 @@ def parse(room: str, choice: str) -> Any:
     if len(parsed) == 1 and parsed[0][0] == 1:
         return parsed[0][1]
     return _adder(room)(terms=tuple(parsed))
+
+
+def place(room: str, path: Sequence[str]) -> tuple[str, ...]:
+    """Where an option is kept that is written with dots: an optimizer's ``lr.up`` is the entry ``up`` of its ``lr_of``.
+
+    >>> place("optimizers", ["lr", "up"]), place("optimizers", ["lr_scale", "up"]), place("optimizers", ["lr"])
+    (('lr_of', 'up'), ('lr_scale', 'up'), ('lr',))
+    """
+    key, *role = path
+    entries = getattr(importlib.import_module(f"grainline.{room}._seam"), "ENTRIES", {}) if role else {}
+    return (entries.get(key, key), *role)
 
 
 def text(value: Any) -> str:
@@ -257,11 +268,12 @@ def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
         path, equals, value = part.partition("=")
         if not equals:
             raise SpecError(f"option {part.strip()!r} has no value.", where=term, instead="Write key=value.")
-        key, _, role = path.strip().partition(".")
+        key, *role = place(room, path.strip().split(".", 1))
         entries = found.setdefault(key, {}) if role else found
-        if not isinstance(entries, dict) or (role or key) in entries:
+        last = role[0] if role else key
+        if not isinstance(entries, dict) or last in entries:
             raise SpecError(f"option {path.strip()!r} stands twice.", where=term)
-        entries[role or key] = _value(room, value)
+        entries[last] = _value(room, value)
     return name.strip(), found
 
 

@@ -34,7 +34,7 @@ def test_the_first_move_of_a_diagonal_gradient_by_hand() -> None:
 
 
 def test_all_directions_move_alike() -> None:
-    """A gradient of condition 1e3 makes a move of condition 3."""
+    """A gradient of condition 32 makes a move of condition 3."""
     random = torch.Generator().manual_seed(0)
     u, v = (torch.linalg.qr(torch.randn(16, 16, generator=random)).Q for _ in range(2))
     p = Parameter(torch.zeros(16, 16))

@@ -9,6 +9,7 @@ from grainline.errors import ModelError, SpecError
 from grainline.optimizers import _parts_torch
 from grainline.optimizers._parts import apart, by_role
 from grainline.optimizers._parts_torch import ByParts, Combined
+from grainline.optimizers.adamw import AdamW
 from grainline.types import Tagged
 
 
@@ -18,21 +19,29 @@ def tag(name: str, shape: tuple[int, ...], role: str) -> Tagged:
 
 def test_groups() -> None:
     tags = [tag("b", (2, 2), "up"), tag("bias", (2,), "up"), tag("c", (2, 2), "down"), tag("a", (2, 2), "up")]
-    groups = by_role(tags, lr=0.1, lr_scale={"up": 3.0}, weight_decay=0.5)
+    groups = by_role(tags, AdamW(lr=0.1, lr_of={"down": 0.7}, lr_scale={"up": 3.0}, weight_decay=0.5))
     assert [([name for name, _ in g["params"]], g["role"], g["lr"], g["weight_decay"]) for g in groups] == [
-        (["c"], "down", 0.1, 0.5),
+        (["c"], "down", 0.7, 0.5),
         (["a", "b"], "up", pytest.approx(0.3), 0.5),
         (["bias"], "up", pytest.approx(0.3), 0.0),
     ]
 
 
-def test_a_role_that_nobody_has() -> None:
-    with pytest.raises(SpecError, match="no parameter has the role 'magnitude'"):
-        by_role([tag("a", (2, 2), "up")], lr=0.1, lr_scale={"magnitude": 2.0}, weight_decay=0.0)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lr_scale": {"magnitude": 2.0}}, r"^lr_scale\.magnitude: no parameter has the role 'magnitude'"),
+        ({"lr_of": {"uup": 2.0}}, r"^lr\.uup: no parameter has the role 'uup'\. Did you mean 'up'\?"),
+        ({"lr_of": {"up": 2.0}, "lr_scale": {"up": 1.0}}, r"'up' has both .* Leave one: lr\.up or lr_scale\.up\.$"),
+    ],
+)
+def test_rates_that_are_refused(options: dict[str, dict[str, float]], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        by_role([tag("a", (2, 2), "up")], AdamW(**options))
 
 
 def test_apart() -> None:
-    groups = by_role([tag("a", (2, 2), "up"), tag("b", (2, 2, 2), "up"), tag("c", (2,), "down")], lr=0.1, lr_scale={})
+    groups = by_role([tag("a", (2, 2), "up"), tag("b", (2, 2, 2), "up"), tag("c", (2,), "down")], AdamW())
     flat, rest = apart(groups, lambda role, tensor: tensor.ndim == 2)
     assert [[name for name, _ in group["params"]] for group in flat] == [["a"]]
     assert [(group["role"], [name for name, _ in group["params"]]) for group in rest] == [
@@ -47,7 +56,7 @@ def test_apart() -> None:
 def test_tensors_of_a_shape_step_together_and_late_ones_count_their_own_steps() -> None:
     seen = []
     tags = [tag("a", (2, 2), "up"), tag("b", (3, 2), "up"), tag("c", (2, 2), "up")]
-    groups = by_role(tags, lr=0.1, lr_scale={})
+    groups = by_role(tags, AdamW())
     made = ByParts(groups, {}, keeps=("mean",), rule=lambda part, _: seen.append((len(part.params), part.step)))
     for tagged in tags[:2]:
         tagged.tensor.grad = torch.ones_like(tagged.tensor)
@@ -67,7 +76,7 @@ def test_large_tensors_are_taken_in_pieces_of_a_cache(monkeypatch: pytest.Monkey
     for tagged in tags:
         tagged.tensor.grad = torch.ones(2, 2)
     seen: list[int] = []
-    ByParts(by_role(tags, lr=0.1, lr_scale={}), {}, keeps=(), rule=lambda part, _: seen.append(len(part.params))).step()
+    ByParts(by_role(tags, AdamW()), {}, keeps=(), rule=lambda part, _: seen.append(len(part.params))).step()
     assert seen == [2, 2, 1]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from grainline import checkpoint, footprint, rooms
@@ -259,6 +260,17 @@ def test_forecast_counts_its_state(name: str) -> None:
     assert counted == sum(value.numel() * value.element_size() for value in held) > 0
 
 
+def test_steps_the_same_under_accelerate(name: str) -> None:
+    """Its wrapper, as the trainer uses it, sends the state through ``load_state_dict`` before the first step."""
+    plain, wrapped = stage(), stage()
+    made = optimizer(name, wrapped)
+    prepared = Accelerator().prepare(made)
+    assert prepared.optimizer is made
+    run(optimizer(name, plain), plain, 5)
+    run(prepared, wrapped, 5)
+    assert same(plain, wrapped)
+
+
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes with shards (FSDP2's ``fully_shard``, gloo) arrive at, or the error that refused."""
@@ -323,6 +335,23 @@ def test_option_lr_scale(name: str) -> None:
     assert "up" in changes(name, "lr_scale", {"up": 3.0})
     with pytest.raises(SpecError, match=r"Did you mean 'up'\? There are: down, magnitude, orthogonal, up\."):
         optimizer(name, stage(), lr_scale={"upp": 2.0})
+
+
+def test_option_lr_of(name: str) -> None:
+    """A role's own rate, as text and as a map; it is what a factor would come to, and every other role keeps ``lr``."""
+    spec = rooms.parse("optimizers", f"{name}:lr=1e-3,lr.magnitude=2e-3")
+    assert (spec.lr, spec.lr_of) == (1e-3, {"magnitude": 2e-3})
+    assert rooms.parse("optimizers", rooms.text(spec)) == spec
+    assert rooms.resolve("optimizers", {"name": name, "lr": 1e-3, "lr_of": {"magnitude": 2e-3}}) == spec
+    groups = _seam.build(spec, stage(), steps=STEPS).param_groups
+    common = dict.fromkeys(("down", "up", "orthogonal"), 1e-3)
+    assert {group["role"]: group["lr"] for group in groups} == common | {"magnitude": 2e-3}
+    rate, factor = after(name, lr_of={"up": 3.0 * LR}), after(name, lr_scale={"up": 3.0})
+    assert all(torch.equal(rate[role], factor[role]) for role in rate)
+    with pytest.raises(SpecError, match=r"lr\.magnitud: .* Did you mean 'magnitude'\?"):
+        optimizer(name, stage(), lr_of={"magnitud": 2e-3})
+    with pytest.raises(SpecError, match=r"Leave one: lr\.up or lr_scale\.up"):
+        optimizer(name, stage(), lr_of={"up": 2e-3}, lr_scale={"up": 2.0})
 
 
 def test_option_weight_decay(name: str) -> None:

@@ -100,6 +100,7 @@ def test_a_file_reads_as_a_mapping_does(tmp_path: Path) -> None:
         ("objective.beta=0.2", "objective", "dpo:beta=0.2,label_smoothing=0.1"),
         ("adapter.targets=[a, b]", "adapter", "lora:targets=[a, b]"),
         ("optimizer.lr_scale.up=16", "optimizer", "adamw:lr_scale={up: 16.0}"),
+        ("optimizer.lr.up=2e-3", "optimizer", "adamw:lr_of={up: 0.002}"),
         ("trackers=[wandb]", "trackers", ("wandb",)),
         (" seed = 3 ", "seed", 3),
     ],
@@ -116,6 +117,13 @@ def test_an_override_replaces_its_key_and_a_dotted_one_its_part(override: str, p
     for name in place.split("."):
         found = found[name] if isinstance(found, dict) else getattr(found, name)
     assert (rooms.text(found) if place in ("objective", "adapter", "optimizer") else found) == value
+
+
+def test_the_rate_of_a_role_survives_another_common_rate() -> None:
+    given = LEAST | {"optimizer": "adamw:lr=1e-3,lr.up=2e-3"}
+    assert rooms.text(load(given, "optimizer.lr=1e-4").optimizer) == "adamw:lr_of={up: 0.002}"
+    assert rooms.text(load(given, "optimizer.lr.up=0.5").optimizer) == "adamw:lr=0.001,lr_of={up: 0.5}"
+    assert load(given) == load(LEAST, "optimizer=adamw", "optimizer.lr.up=2e-3", "optimizer.lr=1e-3")
 
 
 def test_overrides_are_independent_of_their_order() -> None:
@@ -246,7 +254,7 @@ RICH = {
     "evaluation": {"data": {"test": "t.jsonl"}, "every": 10, "best": "-eval_test_loss", "patience": 2},
     "objective": "dpo:beta=0.2,divergence=js + 0.5*sft",
     "adapter": {"name": "lora", "targets": ["q_proj"], "rank_pattern": {"a.b:c, d": 3}},
-    "optimizer": "adamw:lr=1e-5,lr_scale.up=16",
+    "optimizer": "adamw:lr=1e-5,lr.down=2e-5,lr_scale.up=16",
     "reference": "off",
     "steps": 7,
     "trackers": ["wandb"],

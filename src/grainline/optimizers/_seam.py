@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NEEDS = frozenset({"steps"})
 """All that an optimizer may ask for."""
+ENTRIES = {"lr": "lr_of"}
+"""Options whose entries are a field of their own: ``lr.up=2e-3`` stands beside ``lr=1e-3`` and is kept in ``lr_of``."""
 
 
 class OptimizerSpec(Protocol):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from grainline.optimizers._parts import Scales, by_role
+from grainline.optimizers._parts import ByRole, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -38,14 +38,16 @@ class Adafactor:
     """Root mean square that a tensor has at least where steps are scaled by it; a LoRA B starts at 0."""
     weight_decay: float = Field(0.0, ge=0)
     """Share of each matrix that vanishes in a step, per unit of learning rate."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: ``lr_scale`` names a role that no parameter has.
+            SpecError: ``by_role`` refuses a role's rate.
             ModelError: a parameter is sharded.
         """
         import torch
@@ -53,7 +55,7 @@ class Adafactor:
         from grainline.optimizers._parts_torch import refuse_sharded
 
         refuse_sharded(parameters, "torch's Adafactor takes norms in place, which shards cannot", "Choose adamw.")
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         return torch.optim.Adafactor(
             groups, lr=self.lr, beta2_decay=self.beta2_decay, eps=(None, self.least), d=self.clip
         )

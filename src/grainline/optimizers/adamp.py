@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from grainline.optimizers._parts import Memory, Scales, by_role
+from grainline.optimizers._parts import ByRole, Memory, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -48,18 +48,20 @@ class AdamP:
     """Factor on the decay of a matrix that is projected."""
     nesterov: bool = False
     """Look one step ahead: the mean counts this gradient once more."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: ``lr_scale`` names a role that no parameter has.
+            SpecError: ``by_role`` refuses a role's rate.
         """
         from grainline.optimizers._parts_torch import ByParts
 
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         options = {name: getattr(self, name) for name in ("betas", "eps", "delta", "wd_ratio", "nesterov")}
         return ByParts(groups, options, keeps=("exp_avg", "exp_avg_sq"), rule=step)
 

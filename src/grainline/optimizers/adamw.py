@@ -6,7 +6,7 @@ rate):
 .. math:: m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \qquad
           \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,\frac{m/(1-\beta_1^k)}{\sqrt{v/(1-\beta_2^k)} + \epsilon}
 
-Decay acts on matrices only, never on biases and other vectors. ``lr_scale`` gives roles their own rates:
+Decay acts on matrices only, never on biases and other vectors. Roles may have rates of their own:
 ``adamw:lr_scale.up=16``, the preset ``lora-plus``, is LoRA+ (Hayou et al. 2024, arXiv:2402.12354), whose B learns 16
 times as fast as its A.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.optimizers._parts import Memory, Scales, by_role
+from grainline.optimizers._parts import ByRole, Memory, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class AdamW:
     """Added to the gradient's size, in units of the gradient; keeps tiny gradients from making full steps."""
     weight_decay: float = Field(0.0, ge=0)
     """Share of each matrix that vanishes in a step, per unit of learning rate."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
     kernel: Literal["auto", "loop", "foreach", "fused"] = "auto"
     """How torch computes it: tensor by tensor, all tensors in a few calls, or in one. Last digits differ.
@@ -47,11 +49,11 @@ class AdamW:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: ``lr_scale`` names a role that no parameter has.
+            SpecError: ``by_role`` refuses a role's rate.
         """
         import torch
 
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         kernel = "auto" if parameters[0].tensor.is_meta else self.kernel  # the meta device knows no fused kernel
         how: dict[str, Any] = {} if kernel == "auto" else {"foreach": kernel == "foreach", "fused": kernel == "fused"}
         options: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "eps": self.eps}

@@ -1,8 +1,8 @@
 """Any torch optimizer, by the dotted name of its class.
 
 For what has no file here: torch's other optimizers (``torch.optim.NAdam``) and those of installed packages. Its options
-are checked against its signature. Groups and ``lr_scale`` work as everywhere in this room, and so does decay, where the
-class has it. What needs a closure (LBFGS) cannot be stepped by our loop.
+are checked against its signature. Groups and the rates of roles work as everywhere in this room, and so does decay,
+where the class has it. What needs a closure (LBFGS) cannot be stepped by our loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from grainline.errors import SpecError, nearest
-from grainline.optimizers._parts import Scales, by_role
+from grainline.optimizers._parts import ByRole, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -34,19 +34,20 @@ class ByName:
     options: dict[str, Any] = Field(default_factory=dict)
     """What the class takes besides: name -> value, e.g. options.betas=[0.9, 0.95]."""
     weight_decay: float = Field(0.0, ge=0)
-    """The class's own weight decay, given to matrices only."""
-    lr_scale: Scales = Field(default_factory=dict)
+    """The class's own weight decay, given to matrices only; 0 by default, whatever the class's default is."""
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: no such class, it has no such option or refuses its value, or ``lr_scale`` names a role that no
-                parameter has.
+            SpecError: no such class, it has no such option or refuses its value, or ``by_role`` refuses a role's rate.
         """
         cls = self._class()
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()}
         try:
             return cls(groups, lr=self.lr, **given)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from grainline.errors import SpecError
-from grainline.optimizers._parts import Memory, Scales, apart, by_role
+from grainline.optimizers._parts import ByRole, Memory, apart, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -47,20 +47,22 @@ class Muon:
     """AdamW's eps, in units of the gradient."""
     weight_decay: float = Field(0.0, ge=0)
     """Share of each matrix that vanishes in a step, per unit of learning rate. torch's Muon has 0.1."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """One optimizer for both kinds.
 
         Raises:
-            SpecError: no parameter is a matrix of one of ``roles``, or ``lr_scale`` names a role that none has.
+            SpecError: no parameter is a matrix of one of ``roles``, or ``by_role`` refuses a role's rate.
         """
         import torch
 
         from grainline.optimizers._parts_torch import Combined
 
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         matrices, others = apart(groups, lambda role, tensor: role in self.roles and tensor.ndim == 2)
         if not matrices:
             found = ", ".join(sorted({tagged.role for tagged in parameters}))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from grainline.errors import SpecError
-from grainline.optimizers._parts import Memory, Scales, by_role
+from grainline.optimizers._parts import ByRole, Memory, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -52,20 +52,22 @@ class RAD:
     """Most that the schedule's zeta may be, in units of delta^2 times the tensor's mean of v; 0 = no cap, the paper."""
     weight_decay: float = Field(0.0, ge=0)
     """Share of each matrix that vanishes in a step, per unit of learning rate."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged], *, steps: int | None = None) -> Optimizer:
         """The optimizer, for a run of ``steps`` optimizer steps.
 
         Raises:
-            SpecError: ``lr_scale`` names a role that no parameter has, or the schedule's length is not known.
+            SpecError: ``by_role`` refuses a role's rate, or the schedule's length is not known.
         """
         from grainline.optimizers._parts_torch import ByParts
 
         if self.zeta == "schedule" and steps is None:
             raise SpecError("the schedule needs the number of steps.", where="rad:zeta", instead="Pass steps=...")
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         options = {name: getattr(self, name) for name in ("betas", "delta", "order", "zeta", "zeta_cap")}
         # The length stands in no group: a resumed run follows its new plan, as its learning rate does.
         return ByParts(groups, options, keeps=("exp_avg", "exp_avg_sq"), rule=partial(step, steps=steps or 0))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from grainline.errors import SpecError
-from grainline.optimizers._parts import Memory, Scales, by_role
+from grainline.optimizers._parts import ByRole, Memory, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -39,15 +39,16 @@ class ScheduleFree:
     """Added to the gradient's size, in units of the gradient."""
     weight_decay: float = Field(0.0, ge=0)
     """Share of each matrix that vanishes in a step, per unit of learning rate."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: the package is not installed, the first of ``betas`` is 0, or ``lr_scale`` names a role that no
-                parameter has.
+            SpecError: the package is not installed, the first of ``betas`` is 0, or ``by_role`` refuses a role's rate.
         """
         if not self.betas[0]:
             raise SpecError("without memory of x there is no average.", where="schedule-free:betas")
@@ -59,5 +60,5 @@ class ScheduleFree:
             raise SpecError(
                 "the package schedulefree is not installed.", where="schedule-free", instead="pip install schedulefree"
             ) from error
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         return Averaged(groups, lr=self.lr, betas=self.betas, eps=self.eps)

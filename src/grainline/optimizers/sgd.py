@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from grainline.errors import SpecError
-from grainline.optimizers._parts import Memory, Scales, by_role
+from grainline.optimizers._parts import ByRole, Memory, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -35,18 +35,20 @@ class SGD:
     """Look one step ahead: the move is the gradient and the momentum together."""
     weight_decay: float = Field(0.0, ge=0)
     """How much of each matrix is added to its gradient."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: ``nesterov`` without momentum, or ``lr_scale`` names a role that no parameter has.
+            SpecError: ``nesterov`` without momentum, or ``by_role`` refuses a role's rate.
         """
         import torch
 
         if self.nesterov and not self.momentum:
             raise SpecError("nesterov looks ahead along the momentum, which is 0.", where="sgd:nesterov")
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from grainline.optimizers._parts import Memory, Scales, by_role
+from grainline.optimizers._parts import ByRole, Memory, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -46,18 +46,20 @@ class SGDP:
     """Factor on the decay of a matrix that is projected."""
     eps: float = Field(1e-8, gt=0)
     """Added to a weight's norm, and the least norm in a cosine."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """The optimizer, one group for each role's matrices and one for its vectors.
 
         Raises:
-            SpecError: ``lr_scale`` names a role that no parameter has.
+            SpecError: ``by_role`` refuses a role's rate.
         """
         from grainline.optimizers._parts_torch import ByParts
 
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         named = ("momentum", "dampening", "nesterov", "delta", "wd_ratio", "eps")
         return ByParts(groups, {name: getattr(self, name) for name in named}, keeps=("momentum",), rule=step)
 

@@ -1,6 +1,7 @@
 r"""Adam on rotations: orthogonal factors turn and stay orthogonal, all others follow AdamW.
 
-Factors are known by their role, ``orthogonal``.
+Factors are known by their role, ``orthogonal``. No adapter that comes with Grainline has such factors: ours make their
+rotations from free numbers, which any optimizer may move. This is for adapters from elsewhere.
 
 Kong, Wang and Tao 2023, arXiv:2205.14173, canonical metric, for square X with gradient G (the optimizer of SODA,
 arXiv:2405.21050). Means are kept of the skew part, so each stays what it is however the entries are scaled:
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from grainline.errors import ModelError, SpecError
-from grainline.optimizers._parts import Memory, Scales, apart, by_role
+from grainline.optimizers._parts import ByRole, Memory, apart, by_role
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -47,14 +48,16 @@ class StiefelAdam:
     """Added to the size of a rotation's gradient, in its units."""
     weight_decay: float = Field(0.0, ge=0)
     """Share of each other matrix that vanishes in a step, per unit of learning rate; rotations never decay."""
-    lr_scale: Scales = Field(default_factory=dict)
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
     """Role -> factor on the learning rate, e.g. {spectrum: 10}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
         """One optimizer for both kinds.
 
         Raises:
-            SpecError: no parameter is orthogonal, or ``lr_scale`` names a role that no parameter has.
+            SpecError: no parameter is orthogonal, or ``by_role`` refuses a role's rate.
             ModelError: an orthogonal parameter is not square, not orthogonal, or sharded.
         """
         import torch
@@ -65,13 +68,13 @@ class StiefelAdam:
         refuse_sharded(turned, "a rotation turns whole", "Leave it whole: fully_shard(..., ignored_params=...).")
         for tagged in turned:
             _check(tagged)
-        groups = by_role(parameters, lr=self.lr, lr_scale=self.lr_scale, weight_decay=self.weight_decay)
+        groups = by_role(parameters, self)
         rotations, others = apart(groups, lambda role, _: role == ROLE)
         if not rotations:
             raise SpecError(
                 f"no parameter has the role {ROLE!r}, so this would be AdamW.",
                 where="stiefel-adam",
-                instead="Choose an adapter that trains rotations, or optimizer=adamw.",
+                instead="Choose an adapter with orthogonal factors (none of ours has them), or optimizer=adamw.",
             )
         rotations = [group | {"weight_decay": 0.0} for group in rotations]
         options = {"betas": self.betas, "eps": self.eps}

@@ -67,7 +67,7 @@ class Draft:
         new: dict[Place, Any] = {}
         origin: dict[Place, str] = {}
         for key, value, source in self._ours(given, where):
-            place = tuple(key.split("."))
+            place = _place(key)
             for end in range(1, len(place) + 1):
                 self._check(place[:end], source)
             entries = self._flat(place, value, source)
@@ -242,6 +242,11 @@ class Whole:
     """A choice that has no single name: a sum, or a ready value."""
 
     whole: Any
+
+
+def _place(key: str) -> Place:
+    first, *rest = key.split(".")
+    return (first, *(rooms.place(ROOMS[first], rest) if first in ROOMS and rest else rest))
 
 
 def _flat_room(place: Place, value: Any, where: str) -> dict[Place, Any]:
