@@ -76,17 +76,17 @@ class LocatedLayer(ChangedLayer):
 
     shares_head = False  # the table stays as it is, tied or not
 
-    def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # x: ids (...)
         if self.disable_adapters and self.merged:
             self.unmerge()
         if self.merged:
-            return self.base_layer(ids, *args, **kwargs)
+            return self.base_layer(x, *args, **kwargs)
         change = None if self.disable_adapters else self._active_change()
-        known = ids
+        known = x
         for one in self.changes.values():
             known = one.ids.read(known)  # type: ignore[union-attr,operator]
         vectors = self.base_layer(known, *args, **kwargs)
-        return vectors if change is None else change.shifted(vectors, ids)  # type: ignore[operator]
+        return vectors if change is None else change.shifted(vectors, x)  # type: ignore[operator]
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         return False  # a LoRA of a table knows the table's own ids
