@@ -43,7 +43,7 @@ class Speakers(NamedTuple):
     voices: tuple[Voice, ...]  # the reference first
     tokenizer: Any
     remark: str  # how the reference was found, where that is not obvious
-    place: Place | None = None
+    place: Place | None = None  # where the adapter has ids of its own
 
 
 class Asked(NamedTuple):
