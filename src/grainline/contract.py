@@ -43,7 +43,10 @@ class Subject:
     """
 
     def __init__(self, adapter: Any, base: Any, ids: Tensor, tolerance: float | None = None) -> None:
-        self.adapter, self.base, self.ids = adapter, base, ids
+        self.adapter, self.base, self.ids, self.labels = adapter, base, ids, ids
+        if hasattr(adapter, "examined"):  # it reads ids of its own, to which the model has no answer
+            self.base, self.ids = copy.deepcopy(base), adapter.examined(ids)
+            adapter.readied(self.base)
         self.single = next(base.parameters()).dtype == torch.float32
         self.tolerance = tolerance or (1e-3 if self.single else 0.5)
         self.excuses: dict[str, str] = dict(getattr(adapter, "exceptions", {}))
@@ -76,7 +79,7 @@ class Subject:
         """Name -> gradient of a next-token loss, of every tensor that has one."""
         model.zero_grad()
         mask = torch.ones_like(self.ids)
-        model.train()(input_ids=self.ids, attention_mask=mask, labels=self.ids, use_cache=False).loss.backward()
+        model.train()(input_ids=self.ids, attention_mask=mask, labels=self.labels, use_cache=False).loss.backward()
         return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from grainline.recipe import Recipe
 
 Turns = tuple[Mapping[str, str], ...]
+Place = Callable[[Sequence[int]], tuple[int, ...]]
+"""A prompt's ids -> those that the adapter reads in their place."""
 
 
 class Voice(NamedTuple):
@@ -41,6 +43,7 @@ class Speakers(NamedTuple):
     voices: tuple[Voice, ...]  # the reference first
     tokenizer: Any
     remark: str  # how the reference was found, where that is not obvious
+    place: Place | None = None  # where the adapter has ids of its own
 
 
 class Asked(NamedTuple):
@@ -62,13 +65,13 @@ def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speaker
     choice = dataclasses.replace(recipe.model, gradient_checkpointing=False)  # it only switches the cache off
     base = models.load(choice)
     trained = export.load_adapter(base.model, adapter).eval()
-    policy = Voice("policy", trained, nullcontext)
+    policy, place = Voice("policy", trained, nullcontext), getattr(recipe.adapter, "placed", None)
     if policy_only:
-        return Speakers((policy,), base.tokenizer, "")
+        return Speakers((policy,), base.tokenizer, "", place)
     if not hasattr(trained, "disable_adapter"):  # a whole model was trained; the base stands beside it
         return Speakers((Voice("reference", base.model.eval(), nullcontext), policy), base.tokenizer, "")
     if not recipe.moved_start:
-        return Speakers((Voice("reference", trained, trained.disable_adapter), policy), base.tokenizer, "")
+        return Speakers((Voice("reference", trained, trained.disable_adapter), policy), base.tokenizer, "", place)
     why = "training started from an adapter" if recipe.model.adapter else recipe.moved_start
     start = models.load(choice).model
     if recipe.model.adapter:
@@ -77,7 +80,7 @@ def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speaker
     return Speakers((Voice("reference", start.eval(), nullcontext), policy), base.tokenizer, remark)
 
 
-def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner) -> Asked:
+def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner, place: Place | None = None) -> Asked:
     """``turns``, which end with the user's, as the model reads them, with room for the answer.
 
     Raises:
@@ -94,7 +97,8 @@ def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner) -> Asked
     prompt = turns if tokenizer.chat_template else turns[-1]["content"]
     encoder = Encoder(tokenizer, max_length=space)
     example = encoder(Record("chat", prompt, (Answer("Yes."),), label=True, where="the conversation"))
-    return Asked(example.prompt, (example.answers[0].ids[-1],), bool(encoder.counts["truncated_prompts"]))
+    prompt_ids = place(example.prompt) if place else example.prompt
+    return Asked(prompt_ids, (example.answers[0].ids[-1],), bool(encoder.counts["truncated_prompts"]))
 
 
 def window(model: Any) -> int:

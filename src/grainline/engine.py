@@ -58,12 +58,20 @@ class Engine:
         """Place the model (with the adapter to continue from, if any) and find the layout that is exact for it."""
         possible = possible_layouts(recipe)
         fingerprint = models.fingerprint(model)
+        if ready := getattr(recipe.adapter, "readied", None):
+            ready(model)
         model.requires_grad_(False)  # until an adapter is there, nothing trains
         if recipe.model.adapter:
             model = export.load_adapter(model, Path(recipe.model.adapter), trainable=True)
             if not hasattr(model, "peft_config"):
                 raise ModelError(
                     "this folder holds a whole model.", where=recipe.model.adapter, instead="Give it as the model."
+                )
+            if getattr(model.active_peft_config, "added_ids", False):
+                raise ModelError(
+                    "it reads ids that nothing places in the prompts when training goes on.",
+                    where=recipe.model.adapter,
+                    instead="Train a fresh one.",
                 )
         # With the dropout of an adapter that goes on, the policy would not start at its own reference.
         models.disable_dropout(model)
@@ -108,7 +116,7 @@ class Engine:
                 if self.kept:
                     self.scorer.reference_head = frozen.causal.get_output_embeddings()
             return torch.no_grad()(functools.partial(frozen, keep=self.kept))
-        key = f"{self.fingerprint[:32]}-{_digest(self.scorer.causal.config, self.recipe.model.adapter)}"
+        key = f"{self.fingerprint[:32]}-{_digest(self.scorer.causal.config, self.recipe)}"
         cache = ReferenceCache(models.cache_dir() / "reference" / key, self.kept)
         batches = self.forwards(examples)
         missing = cache.missing(batches)
@@ -298,14 +306,16 @@ def looking(rows: collate.Speaking, examples: Sequence[Example]) -> collate.Spea
     return "pairs" if all(example.record.is_pair for example in examples) else rows
 
 
-def _digest(config: Any, adapter: str | None) -> str:
-    """What besides the base's weights decides log-probs: the model's configuration, and an adapter that goes on."""
+def _digest(config: Any, recipe: Recipe) -> str:
+    """What besides the base's weights and the ids decides log-probs: the model's configuration, an adapter that goes
+    on, and how ids are read that the model does not have."""
     said = config.to_dict()
     for key in ("_name_or_path", "transformers_version", "architectures", "use_cache"):
         said.pop(key, None)
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
-    if adapter:
-        digest.update(adapter_files.fingerprint(adapter).encode())
+    if recipe.model.adapter:
+        digest.update(adapter_files.fingerprint(recipe.model.adapter).encode())
+    digest.update(getattr(recipe.adapter, "reading", "").encode())
     return digest.hexdigest()[:16]
 
 

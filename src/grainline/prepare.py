@@ -105,6 +105,8 @@ def _encode(
     """Tokenised and marked examples of ``records``, and what was done to them."""
     encoder = Encoder(tokenizer, max_length=recipe.max_length)
     examples, problems = encoder.encode_all(records)
+    examples, unplaced, placed = _placed(recipe, examples, train=train)
+    problems += unplaced
     name = " + ".join(found.name for found in sources)
     load.refuse(load.Loaded([e.record for e in examples], problems, name, ""), skip_bad_rows=recipe.skip_bad_rows)
     _check_needs(recipe, examples)
@@ -120,6 +122,7 @@ def _encode(
         f"answers cut to fit {recipe.max_length} tokens": counts["truncated_answers"],
         "answers that would merge with their prompt's last token": counts["boundary_merges"],
         "special tokens in the answers' own words": counts["control_tokens"],
+        "prompts with ids of the adapter's own": placed,
         "unusable rows left out": left_out,
         "answers without spans, neutral all over": _unjudged(recipe, examples),
     }
@@ -131,6 +134,31 @@ def _encode(
     marked = [recipe.supervision(example) for example in examples]
     _check_segments(recipe, marked)
     return marked, {**counts, "left_out": left_out}
+
+
+def _placed(recipe: Recipe, examples: list[Example], *, train: bool) -> tuple[list[Example], list[DataError], int]:
+    """The examples with prompts as the adapter reads them, a DataError for each that it cannot, how many it changed."""
+    place = getattr(recipe.adapter, "placed", None)
+    if place is None:
+        return examples, [], 0
+    found: list[Example] = []
+    problems: list[DataError] = []
+    replaced = 0
+    for example in examples:
+        try:
+            prompt = place(example.prompt, example.record.where)
+        except DataError as problem:
+            problems.append(problem)
+            continue
+        replaced += prompt != example.prompt
+        found.append(example._replace(prompt=prompt))
+    if train and found and not replaced:
+        raise RecipeError(
+            f"no prompt has anything that {rooms.text(recipe.adapter)} reads, so nothing would train.",
+            where="adapter",
+            instead="Name the token that stands before each document in your prompts.",
+        )
+    return found, problems, replaced
 
 
 def _desirable(examples: Sequence[Example], name: str, recipe: Recipe) -> list[Example]:

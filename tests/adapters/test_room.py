@@ -31,6 +31,7 @@ VARIANTS = [
     "sara:init=svd,share=0.3",
     "ropo:granularity=givens+householder",
     "ropo:granularity=pairs,magnitude=false",
+    "papeft:first=60,locations=10,tokens=2,marker=3,width=8",
     "lora:modules_to_save=[input_layernorm],rank_pattern.q_proj=2",
 ]
 CHOICES = [*rooms.names("adapters"), *VARIANTS]
@@ -135,7 +136,10 @@ class Picture(nn.Module):
 @pytest.mark.parametrize("choice", [name for name in rooms.names("adapters") if name not in ("none", "peft")])
 def test_convolutions_and_any_leading_shape(choice: str, target: str, one_thread: None) -> None:
     """Changed and merged alike, or refused with a reason."""
-    x, adapter = torch.randn(2, 6, 9, 8), dataclasses.replace(rooms.parse("adapters", choice), targets=(target,))
+    adapter = rooms.parse("adapters", choice)
+    if "targets" not in {field.name for field in dataclasses.fields(adapter)}:
+        pytest.skip("no targets to name")
+    x, adapter = torch.randn(2, 6, 9, 8), dataclasses.replace(adapter, targets=(target,))
     try:
         model = attach(adapter, Picture()).eval()
     except ModelError:

@@ -1,7 +1,8 @@
 """The frozen layer as an adapter sees it: one matrix, features on the last axis, whatever kind of module it is.
 
 Linear, GPT-2's Conv1D (whose weight is transposed), Conv2d (whose kernels are flattened, and whose channels come to the
-last axis) and quantised layers (whose weight is dequantised for reading). Letters in shapes: ``O`` outputs, ``I``
+last axis), quantised layers (whose weight is dequantised for reading) and tables of tokens (whose inputs are ids, and
+whose matrix is the table transposed). Letters in shapes: ``O`` outputs, ``I``
 fan-in: inputs, of a convolution channels times kernel.
 """
 
@@ -28,7 +29,7 @@ class Frozen:
             module = module.base_layer
         self.module = module
         self.convolution = module if isinstance(module, nn.Conv2d) else None
-        self.transposed = isinstance(module, Conv1D)
+        self.transposed = isinstance(module, (Conv1D, nn.Embedding))
         self.outputs, self.inputs, self.fan_in = _shape(module)
         self.device: torch.device = module.weight.device
         self._outside: torch.dtype = module.weight.dtype  # what the module takes and gives
@@ -93,6 +94,8 @@ def _shape(module: Any) -> tuple[int, int, int]:
     if isinstance(module, Conv1D):
         inputs, outputs = module.weight.shape
         return outputs, inputs, inputs
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim, module.num_embeddings, module.num_embeddings
     if not isinstance(module, nn.Conv2d):
         return module.out_features, module.in_features, module.in_features
     if module.groups > 1:

@@ -13,6 +13,10 @@ and says of itself
 ``roles``         name of PEFT's parameter container -> role, e.g. {"lora_A": "down", "lora_B": "up"}
 ``exceptions``    (optional) promise of ``contract.py`` that it does not make -> why
 ``attached``      (optional) a function of the wrapped model, called once a fresh adapter is on it
+``placed``        (optional) a function of a prompt's ids: the ids that the adapter wants in their place
+``readied``       (optional) a function of the bare model, called before it reads such ids
+``examined``      (optional) a function of random ids: the same with such ids among them, for ``contract.py``
+``reading``       (optional) text: what a bare model's reading of such ids depends on
 ================  ==================================================================================================
 
 The functions below attach and question any of them. torch and peft are imported where they are used.

@@ -42,6 +42,10 @@ class TunerConfig(PeftConfig):
 
     tuner: ClassVar[str]  # the method's name with underscores
     change: ClassVar[type[Change]]
+    layer: ClassVar[type[ChangedLayer] | None] = None
+    """How PEFT is to wrap a module, where :class:`ChangedLayer` does not do."""
+    added_ids: ClassVar[bool] = False
+    """Whether it reads ids that only prepared prompts hold."""
 
     target_modules: Any = None  # names; PEFT would find "all-linear" under a first adapter of its own only
     exclude_modules: Any = None
@@ -100,6 +104,7 @@ class ChangedLayer(nn.Module, BaseTunerLayer):
 
     container: ClassVar[str]
     change: ClassVar[type[Change]]
+    shares_head: ClassVar[bool] = True  # of a module whose weight the output head uses too, the head changes as well
     other_param_names = ()
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
@@ -221,6 +226,14 @@ class TunerModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    # PEFT warns of what is tied to the output head, twice.
+    def _get_tied_target_modules(self, model: nn.Module) -> list[str]:
+        return super()._get_tied_target_modules(model) if self.tuner_layer_cls.shares_head else []
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
+        if self.tuner_layer_cls.shares_head:
+            super()._check_tied_modules(model, peft_config)
+
     @contextlib.contextmanager
     def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
         # Without this PEFT drops the argument in silence, and every row is answered by the active adapter.
@@ -253,7 +266,7 @@ def _register(config: type[TunerConfig]) -> None:
     member, prefix = peft_type(config.tuner), f"grainline_{config.tuner}_"
     container, stem = f"{prefix}change", config.__name__.removesuffix("Config")
     own = {"container": container, "change": config.change, "adapter_layer_names": (container,)}
-    layer = type(f"{stem}Layer", (ChangedLayer,), own | {"__module__": config.__module__})
+    layer = type(f"{stem}Layer", (config.layer or ChangedLayer,), own | {"__module__": config.__module__})
     own = {"prefix": prefix, "tuner_layer_cls": layer, "target_module_mapping": {}}  # the spec's targets have a default
     model = type(f"{stem}Model", (TunerModel,), own)
     register_peft_method(name=member.value.lower(), config_cls=config, model_cls=model, prefix=prefix)

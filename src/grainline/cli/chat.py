@@ -96,7 +96,8 @@ def _turn(speakers: Speakers, talks: Talks, said: str, manner: Manner, show: Sho
     answers: dict[str, Generator[str, None, None]] = {}
     for voice in speakers.voices:
         window = conversation.window(voice.model)
-        question = conversation.asked(tokenizer, longer[voice.name], window=window, manner=manner)
+        turns, place = longer[voice.name], speakers.place
+        question = conversation.asked(tokenizer, turns, window=window, manner=manner, place=place)
         if question.shortened:
             _print.note(f"{voice.name}: the beginning of the conversation is beyond the model's window, and left out")
         answers[voice.name] = conversation.speak(voice, tokenizer, question, manner)
