@@ -101,8 +101,8 @@ class Scorer(nn.Module):
         hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
         against_MH = once(batch, against.hidden[:, :, -1]) if kl and against and against.hidden is not None else None
         said_M = self._say(hidden_MH, batch.target, against_MH, concentration)
-        said = batch.logprobs(by_row(batch, said_M.pop("token")))
-        said = said._replace(**{name: by_row(batch, value_M) for name, value_M in said_M.items()})
+        more: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in said_M.items()}
+        said = batch.logprobs(more.pop("token"))._replace(**more)
         if self.heads is not None and against is not None and against.hidden is not None:
             head = self.reference_head or self.causal.get_output_embeddings()
             target_BT = by_row(batch, batch.target)
