@@ -98,8 +98,8 @@ class Sum:
     def _rows_are_read_alike(self) -> Sum:
         if {"pairs", "mismatched"} <= self.needs:
             raise ValueError(
-                "one of these reads pairs, another (kto) answers to other prompts behind single answers; "
-                "bco can stand beside pairs"
+                "some summands read pairs, others (kto) single answers with answers to other prompts behind them; "
+                "beside pairs choose bco"
             )
         return self
 
