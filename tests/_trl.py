@@ -85,9 +85,13 @@ CASES = (
     dpo("aot:beta=0.5,variant=unpaired,label_smoothing=0.1", "aot_unpaired", beta=0.5, label_smoothing=0.1),
     dpo("discopop", "discopop", beta=0.05, discopop_tau=0.05),
     dpo("discopop:beta=0.5,tau=0.3", "discopop", beta=0.5, discopop_tau=0.3),
+    dpo("wpo", "sigmoid", use_weighting=True),
+    dpo("wpo:beta=0.5", "sigmoid", beta=0.5, use_weighting=True),
+    dpo("2.0*bco:shift=none", "bco_pair"),
     dpo("sft", "sft"),
     dpo("dpo + 0.005*sft", ["sigmoid", "sft"], loss_weights=[1.0, 0.005]),
     dpo("0.8*dpo + 0.2*apo-zero + 0.5*sft", ["sigmoid", "apo_zero", "sft"], loss_weights=[0.8, 0.2, 0.5]),
+    dpo("0.8*dpo + 0.4*bco:shift=none + sft", ["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0]),
     cpo("cpo", "sigmoid", cpo_alpha=1.0),
     cpo("cpo:beta=0.5,sft=0.3,label_smoothing=0.1", "sigmoid", beta=0.5, cpo_alpha=0.3, label_smoothing=0.1),
     cpo("cpo:link=hinge", "hinge", cpo_alpha=1.0),
@@ -116,14 +120,20 @@ CASES = (
         ld_alpha=0.5,
         why="TRL divides by the number of tokens, ours by the sum of their weights",
     ),
-    dpo("wpo", "sigmoid", use_weighting=True, why="TRL's weights are aligned (divided by sum p^2), ours are not yet"),
+    dpo(
+        "wpo:alignment=none",
+        "sigmoid",
+        use_weighting=True,
+        why="weights are plain probabilities, TRL's are divided by sum p^2. Equal to TRL: wpo",
+    ),
+    dpo(
+        "0.8*dpo + 0.4*bco + sft",
+        ["sigmoid", "bco_pair", "sft"],
+        loss_weights=[0.8, 0.2, 1.0],
+        why="the preset mpo has the paper's running reward shift, TRL has none. Equal to TRL: bco:shift=none in it",
+    ),
 )
 """Everything that is compared; cases with a ``why`` differ on purpose."""
-
-ELSEWHERE = {
-    "bco_pair": "twice bco:shift=none, whose rows are single answers: tests/objectives/test_bco.py",
-}
-"""Loss types of TRL's DPOTrainer that no case covers, and why."""
 
 
 class Inputs(NamedTuple):
@@ -167,7 +177,8 @@ def ours(case: Case, given: Inputs) -> Found:
         for row, answer in zip(rows, marked.answers, strict=True):
             weight[row, : len(answer.weight)] = torch.tensor(answer.weight, dtype=weight.dtype)
     logits = given.policy.clone().requires_grad_()
-    policy = LogProbs(said(logits, given), given.mask[:, 1:], weight)
+    squares = logits[:, :-1].detach().softmax(-1).square().sum(-1)
+    policy = LogProbs(said(logits, given), given.mask[:, 1:], weight, concentration=squares.log() * given.mask[:, 1:])
     reference = policy._replace(token=said(given.reference, given)) if "reference" in objective.needs else None
     facts = Pairs(tuple(map(str, range(half))), torch.ones(half), torch.full((half,), math.nan))
     terms = objective(policy, reference, facts, {}).terms.values()

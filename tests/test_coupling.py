@@ -23,6 +23,7 @@ from grainline.objectives.dpo import DPO
 from grainline.objectives.kto import KTO
 from grainline.objectives.sft import SFT
 from grainline.objectives.tdpo import TDPO
+from grainline.objectives.wpo import WPO
 from grainline.types import Batch, Example, LogProbs, Losses, Term, spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,6 +49,8 @@ OBJECTIVES: dict[str, Any] = {
     "bco": BCO(beta=0.5),
     "aot": AOT(variant="unpaired", beta=0.5),
     "spread": Spread(),
+    "mpo": Sum(terms=((0.8, DPO()), (0.4, BCO(beta=0.5)), (1.0, SFT()))),
+    "aligned": Sum(terms=((1.0, AOT(beta=0.5)), (0.5, WPO()))),
     "sum": Sum(terms=((1.0, AOT(beta=0.5)), (0.3, TDPO()), (0.1, SFT()))),
 }
 
@@ -91,7 +94,7 @@ def test_one_forward_or_many(name: str) -> None:
     batch = collate(examples, rows=speaking(objective.needs))
     with torch.no_grad(), scorer.model.disable_adapter():  # type: ignore[operator]
         against = lowered(scorer(batch, keep=("hidden",)))
-    policy = scorer(batch, against, kl="kl" in objective.needs)
+    policy = scorer(batch, against, kl="kl" in objective.needs, concentration="concentration" in objective.needs)
     state = {k: torch.tensor(v, dtype=torch.float64) for k, v in getattr(objective, "state", {}).items()}
     found = objective(policy, against, batch.facts, state)
     weight = batch.facts.weight

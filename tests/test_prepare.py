@@ -115,6 +115,11 @@ def test_what_an_objective_reads_of_every_training_row(toy: Toy, tmp_path: Path)
     found = prepared(toy, data=jsonl(tmp_path / "all.jsonl", rows), **choices)
     assert [dict(example.record.numbers)["uncertainty"] for example in found.train] == [0.5] * 4
     assert found.held_out["test"]  # measured without
+    low = [row | {"uncertainty": -0.1} if i == 1 else row for i, row in enumerate(rows)]
+    said = r"low\.jsonl:2: uncertainty is -0\.1; updpo:uncertainty=pair .*reads numbers from 0 on"
+    for text in ("updpo:uncertainty=pair", "updpo:uncertainty=pair + 0.5*sft"):
+        with pytest.raises(RecipeError, match=said):
+            prepared(toy, data=jsonl(tmp_path / "low.jsonl", low), **choices | {"objective": text})
     del rows[2]["uncertainty"]
     rows[2]["uncertanty"] = 0.5
     said = r"some\.jsonl:3: .* reads a number from the column 'uncertainty', this row has none\. .*mean 'uncertanty'"

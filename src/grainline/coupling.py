@@ -158,9 +158,14 @@ def together(looks: Sequence[_Look]) -> tuple[LogProbs, LogProbs | None, Pairs |
     against = None if looks[0].against is None else _joined([look.against for look in looks], looks)  # type: ignore[misc]
     facts = [look.facts for look in looks]
     ids = tuple(row for one in facts for row in one.ids)
-    kind = type(facts[0])
     weight, said = torch.cat([one[1] for one in facts]), torch.cat([one[2] for one in facts])
-    return policy, against, kind(ids, weight, said)
+    pairs = [one for one in facts if isinstance(one, Pairs)]
+    if not pairs:
+        return policy, against, Rows(ids, weight, said)
+    columns = tuple(sorted({column for one in pairs for column in one.columns}))
+    numbers = [torch.cat([one.number(column) for one in pairs]) for column in columns]
+    held = torch.stack(numbers, -1) if numbers else None
+    return policy, against, Pairs(ids, weight, said, columns=columns, numbers=held)
 
 
 _OUTSIDE = {"segment": -1, "score": float("nan")}

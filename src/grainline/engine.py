@@ -129,7 +129,7 @@ class Engine:
         return cache
 
     def _one_known(self, cache: ReferenceCache, examples: Sequence[Example]) -> Batch | None:
-        """An example that the cache held before this run, at random: enough to notice another model, and quickly read."""
+        """An example that the cache held before this run, at random: enough to notice another model."""
         for example in random.Random(self.recipe.seed).sample(examples, min(len(examples), 8)):
             batch = collate.collate([example], rows=self.rows, layout=self.layout)
             if all(key in cache for key in batch.keys):
@@ -173,8 +173,10 @@ class Engine:
         self, examples: Sequence[Example], reference: Reference | None, *, start: bool = False
     ) -> preferences.Evaluation:
         """Held-out metrics, shared by all processes; ``start``: of the reference, which is where training starts."""
+        # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
+        remembered = start and "concentration" not in self.recipe.objective.needs
         rows = preferences.evaluate(
-            _as_policy(reference) if start and reference is not None else self.scorer,
+            _as_policy(reference) if remembered and reference is not None else self.scorer,
             self.recipe.objective,
             self.forwards(examples, rows=looking(self.rows, examples)),
             reference=reference,

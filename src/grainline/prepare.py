@@ -183,6 +183,7 @@ def _check_needs(recipe: Recipe, examples: Sequence[Example]) -> None:
 
 def _check_numbers(recipe: Recipe, examples: Sequence[Example]) -> None:
     """Every training row must say what the objective reads; held-out rows are measured without."""
+    least = getattr(recipe.objective, "least", None)
     for column in sorted(need.removeprefix("number ") for need in recipe.objective.needs if need.startswith("number ")):
         for record in (example.record for example in examples):
             there = dict(record.numbers)
@@ -191,6 +192,12 @@ def _check_numbers(recipe: Recipe, examples: Sequence[Example]) -> None:
                     f"{rooms.text(recipe.objective)} reads a number from the column {column!r}, this row has none.",
                     where=record.where,
                     instead=f"Add the column to every row. {nearest(column, sorted(there))}".strip(),
+                )
+            if least is not None and there[column] < least:
+                raise RecipeError(
+                    f"{column} is {there[column]:g}; {rooms.text(recipe.objective)} reads numbers from {least:g} on.",
+                    where=record.where,
+                    instead="Correct the row, or leave it out.",
                 )
 
 

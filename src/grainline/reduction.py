@@ -33,7 +33,9 @@ def totals(
     counts: dict[str, Tensor] = {}
     for batch in forwards:
         nothing = torch.zeros_like(batch.weight)
-        silent = batch.logprobs(nothing)._replace(kl=nothing, activations=nothing[..., None, None])
+        silent = batch.logprobs(nothing)._replace(
+            kl=nothing, concentration=nothing, activations=nothing[..., None, None]
+        )
         heads = dict.fromkeys(names, nothing)
         terms = objective(silent, silent, batch.facts, {**heads, **state}).terms
         add(counts, {name: (batch.facts.weight * term.count).sum().double() for name, term in terms.items()})

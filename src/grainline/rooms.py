@@ -216,7 +216,7 @@ def parse(room: str, choice: str) -> Any:
     parsed = [(coefficient, _build(room, *_read_term(room, body))) for coefficient, body in _terms(choice)]
     if len(parsed) == 1 and parsed[0][0] == 1:
         return parsed[0][1]
-    return _adder(room)(terms=tuple(parsed))
+    return _validated(choice, _adder(room), {"terms": tuple(parsed)})
 
 
 def place(room: str, path: Sequence[str]) -> tuple[str, ...]:
@@ -287,6 +287,10 @@ def _build(room: str, name: str, options: dict[str, Any]) -> Any:
     for key in options:
         if key not in known:
             raise SpecError(f"{name} has no option {key!r}.", instead=nearest(key, known))
+    return _validated(name, cls, options)
+
+
+def _validated(name: str, cls: type, options: dict[str, Any]) -> Any:
     try:
         return cls(**options)
     except pydantic.ValidationError as error:

@@ -188,6 +188,7 @@ class LogProbs(NamedTuple):
     segment: Tensor | None = None  # (B, T) int64, -1 outside; for objectives that need "segments"
     score: Tensor | None = None  # (B, S) of each segment, higher is better; NaN where there are fewer
     kl: Tensor | None = None  # (B, T) nats, KL(reference || policy) over the vocabulary where the token is predicted
+    concentration: Tensor | None = None  # (B, T) nats, log sum_v p(v)^2 where the token is predicted, without gradient
     hidden: Tensor | None = None  # (B, T, L, H) what the model held where it predicts the token; L = 1: final state
     activations: Tensor | None = None  # (B, T, F, K) means of its activations by family; NaN where a family has fewer
     heads: Mapping[str, Tensor] | None = None  # (B, T) each: what the objective's own modules say

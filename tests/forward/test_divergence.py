@@ -106,7 +106,7 @@ def test_nobody_asks_and_nothing_is_computed() -> None:
     batch = collate(questions())
     with torch.no_grad():
         plain = scorer(batch)
-        assert plain[3:] == (None,) * 6
+        assert plain[3:] == (None,) * 7
         assert scorer(batch, scorer(batch, keep=("hidden",))).kl is None
 
 

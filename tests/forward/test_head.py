@@ -34,6 +34,41 @@ def test_head_in_chunks(kind: str, at_once: int, monkeypatch: pytest.MonkeyPatch
         assert torch.allclose(scored(scorer, questions(), "tree").token, found.token.detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("at_once", [64 * 7, 2**24], ids=["sevens", "whole"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_concentration(kind: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """log sum p^2 of plain logits, answer by answer; log-probs and their gradients are as without it."""
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", at_once)
+    scorer = Scorer(HEADS[kind]())
+    batch, examples = collate(questions()), questions()
+    truth = []
+    with scorer.plain() as own, torch.no_grad():
+        for prompt, answer in [(e.prompt, e.answers[side].ids) for side in (0, 1) for e in examples]:
+            logits = own(torch.tensor([prompt + answer]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+            truth.append((2 * logits.log_softmax(-1)).logsumexp(-1))
+    plainly = scorer(batch)
+    found = scorer(batch, concentration=True)
+    assert found.concentration is not None
+    assert not found.concentration.requires_grad
+    wanted = torch.nn.utils.rnn.pad_sequence(truth, batch_first=True)
+    assert float(wanted.min()) < -0.1
+    assert torch.allclose(found.concentration, wanted, rtol=0, atol=1e-5)
+    assert torch.equal(found.token, plainly.token)
+    assert apart(pulled(scorer, found.token), pulled(scorer, plainly.token)) < 1e-12
+    with torch.no_grad():
+        assert torch.allclose(scorer(batch, concentration=True).concentration, found.concentration, rtol=0, atol=1e-12)
+
+
+def test_concentration_together_with_a_divergence() -> None:
+    scorer, batch = Scorer(HEADS["frozen"]()), collate(questions())
+    with torch.no_grad():
+        against = scorer(batch, keep=("hidden",))
+    both, one = scorer(batch, against, kl=True, concentration=True), scorer(batch, concentration=True)
+    assert both.kl is not None
+    assert torch.equal(both.concentration, one.concentration)
+    assert torch.allclose(both.token, one.token, rtol=0, atol=1e-9)
+
+
 def test_frozen_and_checkpointed_head_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = Scorer(adapted(model("gemma2", torch.float64)))
     rowwise = pulled(scorer, scored(scorer, questions(), "tree").token)
@@ -41,8 +76,9 @@ def test_frozen_and_checkpointed_head_have_the_same_gradients(monkeypatch: pytes
     assert apart(rowwise, pulled(scorer, scored(scorer, questions(), "tree").token)) < 1e-12
 
 
+@pytest.mark.parametrize("concentration", [False, True], ids=["", "concentration"])
 @pytest.mark.parametrize("kind", ["frozen", "head alone trains", "all trains", "no gradient"])
-def test_logits_never_exist_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_never_exist_whole(kind: str, concentration: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     V, chunk = 5000, 16
     monkeypatch.setattr(head, "LOGITS_AT_ONCE", chunk * V)
     base = model("llama", vocab_size=V)
@@ -52,7 +88,7 @@ def test_logits_never_exist_whole(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     N, M = batch.ids.numel(), len(batch.target)
     assert 32 * V < M * V / 4  # the head's own weight is no excuse
     with torch.set_grad_enabled(kind != "no gradient"), Largest() as seen:
-        token = scorer(batch).token
+        token = scorer(batch, concentration=concentration).token
         if kind != "no gradient":
             token.sum().backward()
     assert chunk * V <= seen.elements <= 32 * V

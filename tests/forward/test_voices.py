@@ -22,5 +22,6 @@ def test_the_reference_comes_first_and_only_who_needs_it_is_told() -> None:
         assert voices(policy, None, batch, frozenset())[1] is None
         voices(policy, scorer, batch, {"reference"})
         told, _ = voices(policy, lambda b: scorer(b, keep=("hidden",)), batch, {"reference", "kl"})
-    assert calls == [(0, {}), (0, {}), (1, {"kl": True})]
+        assert voices(policy, None, batch, {"concentration"})[0].concentration is not None
+    assert calls == [(0, {}), (0, {}), (1, {"kl": True}), (0, {"concentration": True})]
     assert told.kl is not None

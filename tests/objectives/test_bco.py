@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from _token_level import GOLDEN, golden
+from _token_level import GOLDEN, golden, token_level
+from grainline import rooms
+from grainline.errors import SpecError
 from grainline.objectives.bco import BCO
+from grainline.recipe.preset import presets
 from grainline.types import LogProbs, Losses, Pairs, Rows
 
 CASE, PAIR, INPUTS = GOLDEN["bco"], GOLDEN["bco_pair"]["case"], GOLDEN["dpo"]["inputs"]
@@ -86,6 +89,44 @@ def test_pairs_have_a_margin() -> None:
     found = BCO()(answers(golden([1.0, -1.0])), answers(golden([0.0, 0.0])), pairs, {})
     assert found.margin is not None
     assert found.margin.tolist() == pytest.approx([0.2])
+
+
+def test_a_pair_counts_the_mean_of_its_answers() -> None:
+    """Two loud pairs are four rows with their weight: the same mean, the same delta."""
+    h = golden([1.0, 2.0, -1.0, 0.5])
+    pairs = Pairs(("a", "b"), golden([1.0, 3.0]), torch.full((2,), math.nan))
+    found = BCO()(answers(h), answers(torch.zeros(4)), pairs, {})
+    singly = losses(BCO(), h, rows([True, True, False, False], [1.0, 3.0, 1.0, 3.0]))
+    loss_P, loss_B = found.terms["bco"].value, singly.terms["bco"].value
+    torch.testing.assert_close(loss_P, (loss_B[:2] + loss_B[2:]) / 2)
+    assert found.state["delta"] == singly.state["delta"]
+    assert found.state["delta_rows"] == singly.state["delta_rows"] == 8
+
+
+def test_the_preset_mpo() -> None:
+    """An independent derivation's numbers where no shift is; the preset's own shift is the mean of its four rewards."""
+    said = token_level()
+
+    def loss(text: str) -> float:
+        terms = rooms.parse("objectives", text)(said.policy, said.reference, said.batch, {}).terms.values()
+        return sum(t.coefficient * t.value.detach().sum().item() / t.count.sum().item() for t in terms)
+
+    mixed = presets()["mpo"].choices["objective"]
+    assert mixed == "0.8*dpo + 0.4*bco + sft"
+    dpo, bco, sft = (GOLDEN["mpo"][name] for name in ("sigmoid_mean", "bco_pair_mean", "sft_token_mean_nll"))
+    unshifted = mixed.replace("bco", "bco:shift=none")
+    assert loss(unshifted) == pytest.approx(0.8 * dpo + 0.2 * bco + sft, rel=1e-9)
+    assert loss(unshifted) == pytest.approx(GOLDEN["mpo"]["total"], rel=1e-9)
+    reward_B = 0.1 * (said.policy.token - said.reference.token).sum(-1).detach()
+    away = (reward_B - reward_B.mean()) * golden([1, 1, -1, -1])
+    shifted = 2 * torch.nn.functional.softplus(-away).mean().item()
+    assert loss(mixed) == pytest.approx(0.8 * dpo + 0.2 * shifted + sft, rel=1e-9)
+
+
+def test_what_cannot_stand_beside_pairs() -> None:
+    with pytest.raises(SpecError, match=r"dpo \+ kto: some summands read pairs.*beside pairs choose bco"):
+        rooms.parse("objectives", "dpo + kto")
+    assert rooms.parse("objectives", "kto + 0.1*sft").coupled
 
 
 def test_option_beta() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from _trl import CASES, ELSEWHERE, Case, apart
+from _trl import CASES, Case, apart
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("trl"), reason="TRL is NOT INSTALLED: parity is not tested"
@@ -46,7 +46,7 @@ def test_every_loss_type_of_its_dpo_trainer_is_accounted_for() -> None:
     assert len(theirs) > 10
     types = (case.settings["loss_type"] for case in CASES if case.trainer == "DPO")
     ours = {one for stated in types for one in (stated if isinstance(stated, list) else [stated])}
-    assert theirs == ours | set(ELSEWHERE)
+    assert theirs == ours
 
 
 def test_the_page_is_what_the_script_writes() -> None:

@@ -34,7 +34,10 @@ from grainline.types import Dims, LogProbs, Losses, Pairs, Rows
 
 ROOM = "objectives"
 SUM = "dpo + 0.5*sft"
-KNOWN_NEEDS = frozenset({"pairs", "labels", "reference", "segments", "kl"})  # draw() makes tensors for these
+MIXED = "0.8*dpo + 0.4*bco + sft"  # of needs that differ: pairs, labels, and a mean over the step
+KNOWN_NEEDS = frozenset(
+    {"pairs", "labels", "reference", "segments", "kl", "concentration"}
+)  # draw() makes tensors for these
 KNOWN_NEEDS |= {"mismatched", "reference_activations", "reference_hidden", "reference_layers"}
 PAIRS, TOKENS = 3, 6
 
@@ -44,7 +47,7 @@ PAIRS, TOKENS = 3, 6
 
 def choices() -> list[str]:
     """Text of everything the battery tries."""
-    found = [SUM]
+    found = [SUM, MIXED]
     for name in rooms.names(ROOM):
         cls = rooms.load(ROOM, name)
         hints = get_type_hints(cls, vars(sys.modules[cls.__module__]))
@@ -121,6 +124,8 @@ def draw(objective: Any, kind: str, dtype: torch.dtype = torch.float64) -> Case:
     said = LogProbs(policy, mask, weight, *fine)
     if "kl" in objective.needs:
         said = said._replace(kl=torch.rand(mask.shape, generator=generator, dtype=torch.float64).to(dtype) * mask)
+    if "concentration" in objective.needs:
+        said = said._replace(concentration=-2 * torch.rand(mask.shape, generator=generator).to(dtype) * mask)
     against = LogProbs(reference, mask, weight, *fine) if ask else None
     if "reference_activations" in objective.needs and against is not None:  # the second family has one tensor fewer
         table = torch.rand(*mask.shape, 2, 2, generator=generator, dtype=torch.float64).to(dtype)
@@ -381,6 +386,9 @@ def test_silence(objective: Any, kind: str) -> None:
     if case.policy.kl is not None:
         kl = torch.where(quiet, case.policy.kl + 5, case.policy.kl)
         other = other._replace(policy=other.policy._replace(kl=kl))
+    if case.policy.concentration is not None:
+        concentration = torch.where(quiet, case.policy.concentration - 5, case.policy.concentration)
+        other = other._replace(policy=other.policy._replace(concentration=concentration))
     same(losses(objective, case), losses(objective, other))
     assert not gradient(objective, case)[quiet].any()
 

@@ -3,7 +3,6 @@
 Four things make it cheap without changing a number: a prompt is read once for all of its answers, nothing is padded,
 the (tokens x vocabulary) logits never exist whole, and a decoder's small operations are taken as fewer, larger ones.
 
-==============  ===============================================================================================
 It knows nothing of objectives, adapters or optimizers.
 """
 

@@ -6,7 +6,7 @@ The logits of a chunk exist only while it is worked on; nothing of size (tokens 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,16 +20,30 @@ LOGITS_AT_ONCE = 2**24
 
 def answer_logprobs(causal: Any, hidden_MH: Tensor, target_M: Tensor) -> Tensor:
     """(M, H) hidden states -> (M,) log-probabilities of their targets: float32 (or wider), in nats."""
+    (token_M,) = _in_chunks(_target_logprob, causal, hidden_MH, target_M)
+    return token_M
+
+
+def answer_logprobs_and_concentration(causal: Any, hidden_MH: Tensor, target_M: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and (M,) log sum_v p(v)^2 of the distributions they are taken from, without gradient, in nats.
+
+    It is the log of the probability that two draws agree: 0 where one token is certain, -log V where all are alike.
+    """
+    token_M, concentration_M = _in_chunks(_target_logprob_and_concentration, causal, hidden_MH, target_M)
+    return token_M, concentration_M
+
+
+def _in_chunks(score: Callable, causal: Any, hidden_MH: Tensor, target_M: Tensor) -> tuple[Tensor, ...]:
+    """What ``score`` makes of each position's logits; only the first of its answers has a gradient."""
     head = causal.get_output_embeddings()
-    score = functools.partial(_target_logprob, head, functools.partial(_finish, causal.config))
+    score = functools.partial(score, head, functools.partial(_finish, causal.config))
     chunk = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
     frozen = _is_plain_frozen(head)
     if not torch.is_grad_enabled() or (frozen and not hidden_MH.requires_grad):
-        return torch.cat([score(h, t) for h, t in _chunks(hidden_MH, target_M, chunk)])
+        return _joined(score(h, t) for h, t in _chunks(hidden_MH, target_M, chunk))
     if frozen:
         return _RowwiseHead.apply(hidden_MH, target_M, score, chunk)
-    parts = [checkpoint(score, h, t, use_reentrant=False) for h, t in _chunks(hidden_MH, target_M, chunk)]
-    return torch.cat(parts)
+    return _joined(checkpoint(score, h, t, use_reentrant=False) for h, t in _chunks(hidden_MH, target_M, chunk))
 
 
 class _RowwiseHead(torch.autograd.Function):
@@ -39,27 +53,43 @@ class _RowwiseHead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_MH: Tensor, target_M: Tensor, score: Callable, chunk: int) -> Tensor:
+    def forward(ctx: Any, hidden_MH: Tensor, target_M: Tensor, score: Callable, chunk: int) -> tuple[Tensor, ...]:
         values, jacobian = [], []
         for hidden, target in _chunks(hidden_MH, target_M, chunk):
             with torch.enable_grad():
                 leaf = hidden.detach().requires_grad_()
-                value = score(leaf, target)
-            values.append(value.detach())
+                value, *others = score(leaf, target)
+            values.append((value.detach(), *others))
             jacobian.append(torch.autograd.grad(value, leaf, torch.ones_like(value))[0])
         ctx.save_for_backward(torch.cat(jacobian))
-        return torch.cat(values)
+        found = _joined(values)
+        ctx.mark_non_differentiable(*found[1:])
+        return found
 
     @staticmethod
-    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_M: Tensor, *others: Tensor) -> tuple[Tensor, None, None, None]:
         (jacobian_MH,) = ctx.saved_tensors
         return (grad_M[:, None] * jacobian_MH).to(jacobian_MH.dtype), None, None, None
 
 
-def _target_logprob(head: nn.Module, finish: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
+def _logits(head: nn.Module, finish: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     logits = head(hidden)
-    logits = finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-    return -F.cross_entropy(logits, target, reduction="none")
+    return finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def _target_logprob(
+    head: nn.Module, finish: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor
+) -> tuple[Tensor]:
+    return (-F.cross_entropy(_logits(head, finish, hidden), target, reduction="none"),)
+
+
+def _target_logprob_and_concentration(
+    head: nn.Module, finish: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    logits = _logits(head, finish, hidden)
+    with torch.no_grad():  # sum p^2 is at least 1 / V, so its root is far from underflow
+        concentration = 2 * torch.linalg.vector_norm(logits.softmax(-1), dim=-1).log()
+    return -F.cross_entropy(logits, target, reduction="none"), concentration
 
 
 def _finish(config: Any, logits: Tensor) -> Tensor:
@@ -78,6 +108,10 @@ def _is_plain_frozen(head: nn.Module) -> bool:
 
     parameters = list(head.parameters())
     return not any(p.requires_grad or isinstance(p, DTensor) for p in parameters)
+
+
+def _joined(pieces: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(map(torch.cat, zip(*pieces, strict=True)))
 
 
 def _chunks(hidden: Tensor, target: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,12 +10,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from grainline.forward import divergence
 from grainline.forward.fuse import Fused, fuse
-from grainline.forward.head import answer_logprobs
+from grainline.forward.head import answer_logprobs, answer_logprobs_and_concentration
 from grainline.forward.states import Watch, by_row, once
 from grainline.forward.trees import ATTENTION, Trees
 from grainline.types import Batch, LogProbs, Seen
@@ -76,13 +76,20 @@ class Scorer(nn.Module):
             self.use(packed=packed)
 
     def forward(
-        self, batch: Batch, against: LogProbs | None = None, *, kl: bool = False, keep: Collection[str] = ()
+        self,
+        batch: Batch,
+        against: LogProbs | None = None,
+        *,
+        kl: bool = False,
+        concentration: bool = False,
+        keep: Collection[str] = (),
     ) -> LogProbs:
         """log p(token | prompt, tokens before it) for every answer token, float32 (or wider), in nats.
 
         Args:
             against: what the reference says of the batch, with the hidden states it kept.
             kl: take the divergence from it too.
+            concentration: say too how concentrated each token's distribution is, without gradient.
             keep: what else is kept of this forward: see :mod:`grainline.forward.states`.
 
         Returns:
@@ -92,16 +99,10 @@ class Scorer(nn.Module):
         with Watch(body, keep, batch.source) as watch, self._operations(keep):
             found = self._read(body, batch, layers="layers" in keep)
         hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
-        divergence_M = None
-        if kl and against is not None and against.hidden is not None:
-            token_M, divergence_M = divergence.answer_logprobs_and_kl(
-                self.causal, hidden_MH, batch.target, once(batch, against.hidden[:, :, -1]), self.reference_head
-            )
-        else:
-            token_M = answer_logprobs(self.causal, hidden_MH, batch.target)
-        said = batch.logprobs(by_row(batch, token_M))
-        if divergence_M is not None:
-            said = said._replace(kl=by_row(batch, divergence_M))
+        against_MH = once(batch, against.hidden[:, :, -1]) if kl and against and against.hidden is not None else None
+        said_M = self._say(hidden_MH, batch.target, against_MH, concentration)
+        more: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in said_M.items()}
+        said = batch.logprobs(more.pop("token"))._replace(**more)
         if self.heads is not None and against is not None and against.hidden is not None:
             head = self.reference_head or self.causal.get_output_embeddings()
             target_BT = by_row(batch, batch.target)
@@ -113,6 +114,24 @@ class Scorer(nn.Module):
             rows: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in kept.items()}
             said = said._replace(**rows)
         return said
+
+    def _say(
+        self, hidden_MH: Tensor, target_M: Tensor, against_MH: Tensor | None, concentration: bool
+    ) -> dict[str, Tensor]:
+        """(M,) each, by the names of LogProbs: the tokens' log-probs and what else is asked of their distributions."""
+        if against_MH is None and not concentration:
+            return {"token": answer_logprobs(self.causal, hidden_MH, target_M)}
+        if against_MH is None:
+            token_M, concentration_M = answer_logprobs_and_concentration(self.causal, hidden_MH, target_M)
+            return {"token": token_M, "concentration": concentration_M}
+        token_M, kl_M = divergence.answer_logprobs_and_kl(
+            self.causal, hidden_MH, target_M, against_MH, self.reference_head
+        )
+        said_M = {"token": token_M, "kl": kl_M}
+        if concentration:  # only a sum of methods asks for both: the head is read once more, which costs no gradient
+            with torch.no_grad():
+                said_M["concentration"] = answer_logprobs_and_concentration(self.causal, hidden_MH, target_M)[1]
+        return said_M
 
     def _operations(self, keep: Collection[str]) -> AbstractContextManager[None]:
         """Larger operations, unless inner activations are looked at, or layers run again in backward, out of reach."""

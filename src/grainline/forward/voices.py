@@ -8,6 +8,9 @@ from typing import Any
 
 from grainline.types import Batch, LogProbs
 
+ASKED = ("kl", "concentration")
+"""Needs that are questions to the policy's forward, beside its log-probs."""
+
 
 def voices(
     scorer: Any, reference: Callable[[Batch], LogProbs] | None, batch: Batch, needs: Collection[str]
@@ -18,6 +21,7 @@ def voices(
     objective's own modules.
     """
     against = reference(batch) if reference is not None else None
+    asked = {need: True for need in ASKED if need in needs}
     if against is None or against.hidden is None:
-        return scorer(batch), against
-    return scorer(batch, against, kl="kl" in needs), against
+        return scorer(batch, **asked), against
+    return scorer(batch, against, **asked), against

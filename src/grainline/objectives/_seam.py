@@ -8,38 +8,31 @@ An objective is a spec that can be called::
 their log-probs; ``heads`` maps names to the outputs of the objective's own trainable modules. It is pure: same
 tensors in, same tensors out, nothing kept. It states what it needs, and gets exactly that:
 
-need          what it means
-============  ==========================================================================
-pairs         rows are [chosen; rejected], ``batch`` is :class:`~grainline.types.Pairs`
-labels        rows are single answers with a label, ``batch`` is :class:`~grainline.types.Rows`
-reference     the reference's log-probs (without it ``reference`` is None)
-segments      ``segment`` and ``score`` in the log-probs; ``score_range``, if stated, says
-              between which numbers (low, high) scores must lie
-number NAME   ``batch.number(NAME)``, a number from the data's column NAME, in every training row;
-              on held-out rows it may be NaN, and margins may not depend on it
-============  ==========================================================================
-=======
 =====================  ==================================================================
 need                   what it means
 =====================  ==================================================================
 pairs                  rows are [chosen; rejected], ``batch`` is :class:`~grainline.types.Pairs`
 labels                 rows are single answers with a label, ``batch`` is
-                       :class:`~grainline.types.Rows`
+                       :class:`~grainline.types.Rows`; in a sum with ``pairs`` it is pairs, whose
+                       chosen half is desirable
 mismatched             with ``labels``: behind the rows stand as many again, where each
                        prompt has an answer to another prompt of the step
 reference              the reference's log-probs (without it ``reference`` is None)
 segments               ``segment`` and ``score`` in the log-probs; ``score_range``, if stated, says
                        between which numbers (low, high) scores must lie
-number NAME            ``batch.number(NAME)``, a number from the data's column NAME, in every training row;
+number NAME            ``batch.number(NAME)``, a number from the data's column NAME, in every training row, and
+                       there at least ``least``, if stated;
                        on held-out rows it may be NaN, and margins may not depend on it
 kl                     ``kl`` in the policy's log-probs: KL(reference || policy) over the whole
                        vocabulary at every token, exact, with its gradient
+concentration          ``concentration`` in the policy's log-probs: log sum_v p(v)^2 of the distribution that each token
+                       is taken from, without gradient
 reference_hidden       the reference's final hidden states, for the objective's own modules
 reference_layers       its hidden states after every layer, for the objective's own modules
 reference_activations  ``activations`` in the reference's log-probs
 =====================  ==================================================================
 
-The last four come with ``reference``. What nobody needs is not computed.
+``kl`` and the last three come with ``reference``. What nobody needs is not computed.
 
 An objective may also state
 
@@ -67,6 +60,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from pydantic import model_validator
+
 from grainline.types import Losses, Term, spec
 
 if TYPE_CHECKING:
@@ -75,7 +70,7 @@ if TYPE_CHECKING:
     from grainline.types import LogProbs, Pairs, Rows
 
 NEEDS = frozenset({"pairs", "labels", "reference", "segments"})
-NEEDS |= {"kl", "mismatched", "reference_hidden", "reference_layers", "reference_activations"}
+NEEDS |= {"kl", "concentration", "mismatched", "reference_hidden", "reference_layers", "reference_activations"}
 
 
 def unknown(needs: frozenset[str]) -> frozenset[str]:
@@ -99,6 +94,15 @@ class Sum:
     terms: tuple = ()
     """(coefficient, objective) pairs."""
 
+    @model_validator(mode="after")
+    def _rows_are_read_alike(self) -> Sum:
+        if {"pairs", "mismatched"} <= self.needs:
+            raise ValueError(
+                "some summands read pairs, others (kto) single answers with answers to other prompts behind them; "
+                "beside pairs choose bco"
+            )
+        return self
+
     @property
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(objective.needs for _, objective in self.terms))
@@ -117,6 +121,12 @@ class Sum:
         """The narrowest that a summand states."""
         stated = [r for _, objective in self.terms if (r := getattr(objective, "score_range", None)) is not None]
         return (max(low for low, _ in stated), min(high for _, high in stated)) if stated else None
+
+    @property
+    def least(self) -> float | None:
+        """The largest bound that a summand states."""
+        stated = [low for _, objective in self.terms if (low := getattr(objective, "least", None)) is not None]
+        return max(stated, default=None)
 
     def __call__(
         self, policy: LogProbs, reference: LogProbs | None, batch: Pairs | Rows, heads: Mapping[str, Tensor]

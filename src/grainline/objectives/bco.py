@@ -7,7 +7,7 @@ Jung et al. 2024, arXiv:2404.04656. With :math:`r = \beta h(y)`, h of dpo:
 
 delta is the running mean of the rewards of all rows that were ever seen, those of the present step included (as in
 TRL's trainer of this name): a number that a run carries from step to step, saves and resumes. It carries no gradient.
-Pairs are two rows.
+Pairs are two rows. In a sum with an objective for pairs, such as ``0.8*dpo + 0.4*bco``, a pair counts their mean.
 
 ``shift=none`` leaves delta at 0: TRL's DPO ``loss_type="bco_pair"``, which adds the losses of a pair where this takes
 the mean over its rows, and so is twice as large. The paper's correction by a density ratio, for answers whose prompts
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.objectives._parts import desirable, halves, log_ratio, logistic
+from grainline.objectives._parts import desirable, halves, log_ratio, logistic, pair_sum
 from grainline.types import Losses, Pairs, Rows, Term, spec
 
 if TYPE_CHECKING:
@@ -63,14 +63,16 @@ class BCO:
         label_B = desirable(batch)
         reward_B = (self.beta * log_ratio(policy, reference))[: len(label_B)]
         delta, state = reward_B.new_zeros(()), {}
-        if self.coupled and isinstance(batch, Rows):
-            state = _mean_so_far(reward_B.detach(), batch.weight, heads)
+        if self.coupled:
+            weight_B = batch.weight if isinstance(batch, Rows) else batch.weight.repeat(2)
+            state = _mean_so_far(reward_B.detach(), weight_B, heads)
             delta = state["delta"].to(reward_B)
         loss_B = logistic((reward_B - delta) * (label_B.to(reward_B.dtype) * 2 - 1))
         log, margin = {"rewards/answer": reward_B.detach()}, None
         if isinstance(batch, Pairs):
             chosen_P, rejected_P = halves(reward_B.detach())
             margin, log = chosen_P - rejected_P, {"rewards/chosen": chosen_P, "rewards/rejected": rejected_P}
+            loss_B = pair_sum(loss_B) / 2
         return Losses({"bco": Term(loss_B, loss_B.new_ones(loss_B.shape))}, margin, log, state)
 
 

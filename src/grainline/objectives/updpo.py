@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 @spec
 class UPDPO:
     paper: ClassVar[str] = "arXiv:2410.20187"
+    least: ClassVar[float] = 0.0
+    """Of the columns it reads: a negative uncertainty would make its pair shout, without an end in most schemes."""
 
     beta: float = Field(0.1, gt=0)
     """Pull towards the reference, per nat; smaller moves further. With form=ipo the margin aimed at is 1 / (2 beta)

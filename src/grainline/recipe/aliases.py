@@ -92,7 +92,7 @@ REFUSED = {
     "simpo_gamma": "Write it as an option of the objective: simpo:gamma=1.375.",
     "gamma_beta_ratio": "Write it as an option of the objective: simpo:gamma=0.55,gamma_as=ratio.",
     "ld_alpha": "Write supervision: shared-length:tail=0.5, which damps policy and reference alike, as TRL does.",
-    "use_weighting": "Write objective: wpo, whose weights differ from TRL's (its page says how).",
+    "use_weighting": "Write objective: wpo, which is dpo with these weights.",
     "discopop_tau": "Write it as an option of the objective: discopop:tau=0.05.",
     "reference_free": "Choose an objective that needs no reference (grainline ls objectives).",
     "ref_model_name_or_path": "The reference is the model before training; write model.adapter to continue from one.",
