@@ -23,6 +23,7 @@ from grainline.objectives.dpo import DPO
 from grainline.objectives.kto import KTO
 from grainline.objectives.sft import SFT
 from grainline.objectives.tdpo import TDPO
+from grainline.objectives.updpo import UPDPO
 from grainline.objectives.wpo import WPO
 from grainline.types import Batch, Example, LogProbs, Losses, Term, spec
 
@@ -51,12 +52,19 @@ OBJECTIVES: dict[str, Any] = {
     "spread": Spread(),
     "mpo": Sum(terms=((0.8, DPO()), (0.4, BCO(beta=0.5)), (1.0, SFT()))),
     "aligned": Sum(terms=((1.0, AOT(beta=0.5)), (0.5, WPO()))),
+    "numbers": Sum(terms=((1.0, AOT(beta=0.5)), (0.5, UPDPO(beta=0.5)))),
     "sum": Sum(terms=((1.0, AOT(beta=0.5)), (0.3, TDPO()), (0.1, SFT()))),
 }
 
 
 def rows(objective: Any, count: int = 9) -> list[Example]:
-    return mismatch(many(count)) if "mismatched" in objective.needs else many(count)
+    made = [
+        one._replace(
+            record=one.record._replace(numbers=(("chosen_uncertainty", 0.3 * i), ("rejected_uncertainty", 0.1)))
+        )
+        for i, one in enumerate(many(count))
+    ]
+    return mismatch(made) if "mismatched" in objective.needs else made
 
 
 def lowered(said: LogProbs) -> LogProbs:

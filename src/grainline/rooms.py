@@ -220,11 +220,7 @@ def parse(room: str, choice: str) -> Any:
 
 
 def place(room: str, path: Sequence[str]) -> tuple[str, ...]:
-    """Where an option is kept that is written with dots: an optimizer's ``lr.up`` is the entry ``up`` of its ``lr_of``.
-
-    >>> place("optimizers", ["lr", "up"]), place("optimizers", ["lr_scale", "up"]), place("optimizers", ["lr"])
-    (('lr_of', 'up'), ('lr_scale', 'up'), ('lr',))
-    """
+    """Where an option written with dots is kept: an optimizer's ``lr.up`` is the entry ``up`` of its ``lr_of``."""
     key, *role = path
     entries = getattr(importlib.import_module(f"grainline.{room}._seam"), "ENTRIES", {}) if role else {}
     return (entries.get(key, key), *role)
