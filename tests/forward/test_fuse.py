@@ -112,6 +112,14 @@ def test_a_norm_of_another_kind_is_left_alone() -> None:
     assert "4 norms" in Scorer(made).fuse()
 
 
+def test_what_somebody_else_has_exchanged_is_left_alone() -> None:
+    """accelerate's hooks, which bring a layer's weights for the length of a call, stand where a forward stands."""
+    made = adapted(model("llama"))
+    norm = made.get_base_model().model.norm
+    norm.forward = norm.forward
+    assert "4 norms" in Scorer(made).fuse()
+
+
 def test_the_proof_leaves_no_weight_changed() -> None:
     scorer = Scorer(adapted(model("llama")))
     before = {name: p.detach().clone() for name, p in scorer.named_parameters()}

@@ -55,7 +55,7 @@ class Fused:
 
 
 def fuse(model: nn.Module, rows: Callable[[], Any]) -> Fused:
-    """Fuse what can be fused in ``model``.
+    """Fuse what can be fused in ``model``. A module whose forward somebody else has exchanged is left alone.
 
     Args:
         rows: runs the model on a few tokens, so that layers which read the same tensor can be seen.
@@ -95,7 +95,7 @@ class Siblings:
 
 
 def _adapted(model: nn.Module, rows: Callable[[], Any]) -> Iterator[Place]:
-    layers = [module for module in model.modules() if _is_low_rank(module)]
+    layers = [module for module in _own(model) if _is_low_rank(module)]
     proved: dict[Any, bool] = {}
     for group in _reading_the_same(layers, rows):
         kind = tuple((one.base_layer.weight.shape, one.base_layer.bias is None) for one in group)
@@ -139,6 +139,11 @@ def _is_low_rank(module: nn.Module) -> bool:
     return wrapped and frozen and not module.fan_in_fan_out and _active(module) is not None
 
 
+def _own(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules whose forward is their class's: a hook that loads weights for a call, say, must not be passed by."""
+    return (module for module in model.modules() if "forward" not in module.__dict__)
+
+
 def _reading_the_same(layers: Sequence[nn.Module], rows: Callable[[], Any]) -> list[list[Any]]:
     """``layers`` in groups that were called one after another with the very same tensor; uncalled ones alone."""
     groups: list[list[nn.Module]] = []
@@ -168,7 +173,7 @@ def _reading_the_same(layers: Sequence[nn.Module], rows: Callable[[], Any]) -> l
 
 def _norms(model: nn.Module) -> Iterator[Place]:
     proved: dict[Any, Callable[..., Tensor] | None] = {}
-    for module in model.modules():
+    for module in _own(model):
         weight = module._parameters.get("weight")
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not type(module).__name__.endswith("RMSNorm") or weight is None or weight.requires_grad or eps is None:
@@ -191,7 +196,7 @@ def _norm_plus_one(self: Any, x: Tensor) -> Tensor:
 
 def _gates(model: nn.Module) -> Iterator[Place]:
     proved: dict[Any, Callable[..., Tensor] | None] = {}
-    for module in model.modules():
+    for module in _own(model):
         parts = {name: getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")}
         width = getattr(parts["gate_proj"], "in_features", None)
         if width is None or None in parts.values():
