@@ -22,6 +22,7 @@ from grainline.objectives.bco import BCO
 from grainline.objectives.dpo import DPO
 from grainline.objectives.kto import KTO
 from grainline.objectives.sft import SFT
+from grainline.objectives.signed_sft import SignedSFT
 from grainline.objectives.tdpo import TDPO
 from grainline.objectives.updpo import UPDPO
 from grainline.objectives.wpo import WPO
@@ -53,6 +54,7 @@ OBJECTIVES: dict[str, Any] = {
     "mpo": Sum(terms=((0.8, DPO()), (0.4, BCO(beta=0.5)), (1.0, SFT()))),
     "aligned": Sum(terms=((1.0, AOT(beta=0.5)), (0.5, WPO()))),
     "numbers": Sum(terms=((1.0, AOT(beta=0.5)), (0.5, UPDPO(beta=0.5)))),
+    "signed": SignedSFT(until=4.0),  # its divisor depends on the model
     "sum": Sum(terms=((1.0, AOT(beta=0.5)), (0.3, TDPO()), (0.1, SFT()))),
 }
 

@@ -16,10 +16,7 @@ def test_by_hand() -> None:
 
 
 def test_the_release() -> None:
-    """FIGA's own code on its example, without and with a rejected token that is still likely.
-
-    Its divisor leaves out the token that the filter silences; ours counts it (4, not 3).
-    """
+    """FIGA's own code on its example, without and with a rejected token that is still likely: its divisor too."""
     import torch
 
     figa = GOLDEN["figa"]
@@ -32,7 +29,16 @@ def test_the_release() -> None:
         policy = answers([0.0], [0.0], [7, 7])._replace(token=-nll, weight=marks.double())
         found = losses("signed-sft", policy).terms["signed-sft"]
         assert found.value.item() / active == pytest.approx(case.get("loss", figa["loss"]), rel=1e-8)
-        assert found.count.item() == 4
+        assert found.count.item() == active
+        assert losses("signed-sft:divisor=marked", policy).terms["signed-sft"].count.item() == 4
+
+
+def test_option_divisor() -> None:
+    """Chosen tokens at -1, rejected at -0.2 and at -1, which is left alone: two chosen, one or two rejected."""
+    policy = answers([-2.0], [-0.4])
+    policy.token.data[1] = policy.token.new_tensor([-0.2, -1.0])
+    counts = [losses(f"signed-sft:divisor={d}", policy).terms["signed-sft"].count.item() for d in ("active", "marked")]
+    assert counts == [3, 4]
 
 
 def test_a_rejected_token_is_left_alone_once_it_is_unlikely() -> None:
