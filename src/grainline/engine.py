@@ -129,12 +129,12 @@ class Engine:
         return cache
 
     def _one_known(self, cache: ReferenceCache, examples: Sequence[Example]) -> Batch | None:
-        """An example that the cache held before this run, at random: enough to notice another model."""
-        for example in random.Random(self.recipe.seed).sample(examples, min(len(examples), 8)):
-            batch = collate.collate([example], rows=self.rows, layout=self.layout)
-            if all(key in cache for key in batch.keys):
-                return batch
-        return None
+        """A row that the cache held before this run, at random: enough to notice another model."""
+        known = [e for e in examples if all(collate.content_key(e.prompt, a.ids) in cache for a in e.answers)]
+        if not known:
+            return None
+        row = random.Random(self.recipe.seed).choice(known)
+        return collate.collate([row], rows=self.rows, layout=self.layout)
 
     def attach(self, folder: Path) -> None:
         """Put the fresh adapter on, unless training goes on from an existing one."""

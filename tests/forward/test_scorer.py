@@ -44,6 +44,20 @@ def test_layouts_are_the_plain_model(name: str, dtype: torch.dtype) -> None:
         assert not found.token.detach()[~found.mask].any()
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_torchs_own_attention_reads_the_same_chains(name: str) -> None:
+    """What CUDA does, on a CPU: values and derivatives of both ways of attending are the plain model's."""
+    scorer = Scorer(adapted(model(name, torch.float64)))
+    scorer.by_products = False
+    with scorer.plain() as own:
+        truth = plain(own, questions())
+        wanted = pulled(scorer, truth)
+    for layout in ("tree", "packed"):
+        found = scored(scorer, questions(), layout)
+        assert float((found.token - truth).detach().abs().max()) < 1e-5
+        assert apart(pulled(scorer, found.token), wanted) < 1e-5
+
+
 @pytest.mark.parametrize("name", WINDOWED)
 def test_the_windows_above_bite(name: str) -> None:
     short, long = model(name), model(name, sliding_window=100)
