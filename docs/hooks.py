@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     if not (ROOT / path).is_file():
         return markdown
     room, _, name = place.removesuffix(".md").partition("/")
-    if room in rooms.ROOMS and path.startswith("docs/"):
+    if room in rooms.FOLDERS and path.startswith("docs/"):
         markdown = with_options(markdown, pages.options(room, name))
     return bars(mended(markdown, path))
 

@@ -29,7 +29,7 @@ TABLE = re.compile(r"^(=+ +=+)\n(?P<head>.+)\n\1\n(?P<body>.*?)\n\1\n?", re.MULT
 
 def generated() -> dict[str, Callable[[], str]]:
     """Every page that is made while the site is built: its place in the site -> what writes it."""
-    return {f"{room}/index.md": partial(methods, room) for room in rooms.ROOMS} | {
+    return {f"{room}/index.md": partial(methods, room) for room in rooms.FOLDERS} | {
         "presets.md": presets,
         "reference/cli.md": verbs,
         "reference/recipe.md": keys,
@@ -69,20 +69,30 @@ def links(text: str) -> str:
 # -------------------------------------------------------------------------------------------------------- methods
 
 
+STAGES = {
+    "rewards": "Who scores an answer, piece by piece, and how sure it is. Written as `--reward NAME:option=value`.",
+    "curation": "Steps from rows to better rows. Written as `grainline curate NAME` or chained in a recipe's `curate`.",
+}
+"""What stands on the index page of a stage."""
+
+
 def methods(room: str) -> str:
-    """A room's index: what it asks, its methods, the presets that choose in it."""
-    key = next(key for key, folder in preset.ROOMS.items() if folder == room)
+    """The index of a room or stage: what it asks, its methods, the presets that choose in it."""
     rows = []
     for name in rooms.names(room):
         found = rooms.summary(rooms.load(room, name))
         there = (DOCS / room / f"{name}.md").is_file()
         shown = f"[{code(name)}]({name}.md)" if there else code(name)
         rows.append((shown, found["title"], links(found["paper"]), ", ".join(found["needs"]) or "nothing"))
+    listed = table(("name", "what it is", "paper", "needs"), rows)
+    if room in STAGES:
+        return "\n\n".join([f"# {room.capitalize()}", STAGES[room], listed])
+    key = next(key for key, folder in preset.ROOMS.items() if folder == room)
     page = [
         f"# {room.capitalize()}",
         rooms.fields(recipe.Recipe)[key]["description"],
         f"Written as `{key}=NAME` or `{key}=NAME:option=value`; `grainline show {key} NAME` prints what stands here.",
-        table(("name", "what it is", "paper", "needs"), rows),
+        listed,
     ]
     fitting = [name for name, one in preset.presets().items() if key in one.choices]
     if fitting:

@@ -177,7 +177,7 @@ def test_every_page_is_built_and_in_the_navigation(site: Path) -> None:
 
 
 def test_every_method_has_its_options_and_its_line_in_the_index(site: Path) -> None:
-    for room in rooms.ROOMS:
+    for room in rooms.FOLDERS:
         index = words(site / room / "index.html")
         for name in rooms.names(room):
             cls = rooms.load(room, name)

@@ -21,7 +21,8 @@ import grainline
 from grainline import rooms
 
 PACKAGE = Path(grainline.__file__).parent
-ROOMS = frozenset(rooms.ROOMS)
+ROOMS = frozenset(rooms.FOLDERS)
+"""Here a stage whose files are methods is a room as well: the same rules, and what :data:`FURTHER` adds."""
 SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 
 CURRENCY = frozenset({"types", "errors"})
@@ -41,6 +42,12 @@ RUN = LOOP | {
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
 SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
 """Further shared modules of a room, beside _parts and _seam."""
+FURTHER = {
+    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
+    "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
+    | {"rewards._seam", "rewards._parts"},
+}
+"""What the stages work with beside their own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset(
@@ -82,8 +89,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
     "forward": CURRENCY,
-    "rewards": CURRENCY | {"data", "forward"},
-    "curation": CURRENCY | {"data", "forward", "rewards"},
     "generation": frozenset(),
     "evaluation": CURRENCY | {"data", "forward", "generation"},
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
@@ -192,7 +197,7 @@ def allowed_in_room(room: str, stem: str) -> set[str]:
     }
     kept = {"atomic", "places"} if stem == "_spectral" else set()  # decompositions are worth keeping on disk
     mine = own.get(stem, {"_parts", "_seam", method, f"{method}_torch", *shared})
-    return {*CURRENCY, *kept, *(f"{room}.{name}" for name in mine)}
+    return {*CURRENCY, *kept, *FURTHER.get(room, ()), *(f"{room}.{name}" for name in mine)}
 
 
 def violations(root: Path) -> list[str]:
@@ -248,7 +253,7 @@ def names_asked(source: str, names: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("file", ["trainer.py", *(f"forward/{p.name}" for p in (PACKAGE / "forward").glob("*.py"))])
 def test_the_loop_never_asks_a_method_its_name(file: str) -> None:
-    known = {name for room in ROOMS for name in rooms.names(room)}
+    known = {name for room in rooms.ROOMS for name in rooms.names(room)}
     assert names_asked((PACKAGE / file).read_text(encoding="utf-8"), known | {n.replace("-", "_") for n in known}) == []
 
 
@@ -261,7 +266,7 @@ def test_specs_are_read_without_torch() -> None:
         import importlib.util, sys
         import grainline, grainline.recipe
         from grainline import rooms
-        for room in rooms.ROOMS:
+        for room in rooms.FOLDERS:
             for name in rooms.names(room):
                 cls = rooms.load(room, name)
                 rooms.fields(cls), rooms.summary(cls), rooms.text(cls())

@@ -39,7 +39,7 @@ def is_bare(path: Path) -> bool:
 
 def test_of(module: Path) -> Path:
     """Where the test of a module stands, relative to tests/."""
-    room = module.parts[0] if module.parts[0] in rooms.ROOMS else None
+    room = module.parts[0] if module.parts[0] in rooms.FOLDERS else None
     if room and module.stem in ("__init__", "_seam"):
         return Path(room) / "test_room.py"
     stem = module.stem.removesuffix("_torch") if room else module.stem
@@ -54,7 +54,7 @@ def missing(root: Path) -> list[str]:
     wanted = []
     for module in modules(root):
         file = root / "src" / "grainline" / module
-        if module.stem == "__init__" and module.parts[0] not in rooms.ROOMS:
+        if module.stem == "__init__" and module.parts[0] not in rooms.FOLDERS:
             whole = (
                 root / "tests" / module.parent.with_name(f"test_{module.parent.name}.py")
                 if module.parent.name
@@ -63,7 +63,7 @@ def missing(root: Path) -> list[str]:
             if is_bare(file) or (whole and whole.is_file()):
                 continue
         wanted.append(Path("tests") / test_of(module))
-        method = module.parts[0] in rooms.ROOMS and module.stem[0] != "_" and not module.stem.endswith("_torch")
+        method = module.parts[0] in rooms.FOLDERS and module.stem[0] != "_" and not module.stem.endswith("_torch")
         if method:
             wanted.append(Path("docs") / module.parts[0] / f"{rooms._name(file)}.md")
     return sorted({str(path) for path in wanted if not (root / path).is_file()})

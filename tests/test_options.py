@@ -44,7 +44,7 @@ def options(cls: type = Recipe, prefix: str = "") -> Iterator[str]:
 
 def method_options() -> Iterator[str]:
     """``lora.rank`` and so on, for every method of every room."""
-    for room in rooms.ROOMS:
+    for room in rooms.FOLDERS:
         for name in rooms.names(room):
             yield from (f"{room}/{name}.{field}" for field in rooms.fields(rooms.load(room, name)))
 

@@ -72,7 +72,7 @@ def test_an_installed_wheel_finds_its_methods(installed: Path, tmp_path: Path, m
         import grainline
         from grainline import rooms
         print(grainline.__file__)
-        for room in rooms.ROOMS:
+        for room in rooms.FOLDERS:
             for name in rooms.names(room):
                 rooms.text(rooms.load(room, name)())
                 print(room, name)
@@ -83,4 +83,4 @@ def test_an_installed_wheel_finds_its_methods(installed: Path, tmp_path: Path, m
     assert {"objectives dpo", "objectives sft", "supervision sequence"} <= set(lines[1:])
     from grainline import rooms
 
-    assert lines[1:] == [f"{room} {name}" for room in rooms.ROOMS for name in rooms.names(room)]
+    assert lines[1:] == [f"{room} {name}" for room in rooms.FOLDERS for name in rooms.names(room)]

@@ -66,9 +66,13 @@ def test_commands(folder: Path, toy: Toy, capsys: pytest.CaptureFixture[str]) ->
 
 def test_every_method_is_listed_and_every_listed_one_is_there() -> None:
     listed = dict(
-        re.findall(r"^\| (supervision|objectives|adapters|optimizers|presets) \| (.*) \|$", README, re.MULTILINE)
+        re.findall(
+            r"^\| (supervision|objectives|adapters|optimizers|rewards|curation|presets) \| (.*) \|$",
+            README,
+            re.MULTILINE,
+        )
     )
-    for room in rooms.ROOMS:
+    for room in rooms.FOLDERS:
         assert set(rooms.names(room)) <= set(re.findall(r"`([\w-]+)`", listed[room])), room
     assert set(re.findall(r"`([\w-]+)`", listed["presets"])) == set(presets())
 

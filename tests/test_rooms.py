@@ -16,7 +16,7 @@ import pytest
 from grainline import rooms
 from grainline.errors import SpecError
 
-OURS = [(room, name) for room in rooms.ROOMS for name in rooms.names(room)]
+OURS = [(room, name) for room in rooms.FOLDERS for name in rooms.names(room)]
 
 ODD = '''"""A method with options of every kind."""
 
@@ -292,7 +292,7 @@ def test_options_are_described_in_their_order(room: str, name: str) -> None:
 def test_rooms_import_no_torch() -> None:
     program = (
         "import sys; from grainline import rooms\n"
-        "for room in rooms.ROOMS:\n"
+        "for room in rooms.FOLDERS:\n"
         "    for name in rooms.names(room): rooms.text(rooms.parse(room, name))\n"
         "assert not {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)"
     )

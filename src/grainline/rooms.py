@@ -42,7 +42,9 @@ import pydantic
 from grainline.errors import SpecError, nearest
 
 ROOMS = ("supervision", "objectives", "adapters", "optimizers")
-"""The folders whose files are methods. Presets are listed beside them but are recipes, not methods."""
+"""The four that a run chooses from."""
+FOLDERS = (*ROOMS, "rewards", "curation")
+"""All folders whose files are methods. Presets are listed beside them but are recipes, not methods."""
 
 _HERE = Path(__file__).parent
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -117,8 +119,8 @@ def name_of(cls: type) -> str:
 
 
 def _files(room: str) -> list[Path]:
-    if room not in ROOMS:
-        raise SpecError(f"no room {room!r}.", instead=nearest(room, ROOMS))
+    if room not in FOLDERS:
+        raise SpecError(f"no room {room!r}.", instead=nearest(room, FOLDERS))
     return [path for path in sorted((_HERE / room).glob("[!_]*.py")) if not path.stem.endswith("_torch")]
 
 

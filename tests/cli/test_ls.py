@@ -20,7 +20,7 @@ def ls(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_all_rooms_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(ls(capsys, "--json"))
     names = {room: [method["name"] for method in methods] for room, methods in found.items()}
-    assert names == {**{room: rooms.names(room) for room in rooms.ROOMS}, "presets": list(presets())}
+    assert names == {**{room: rooms.names(room) for room in rooms.FOLDERS}, "presets": list(presets())}
     assert all(method["title"] for methods in found.values() for method in methods)
 
 

@@ -33,7 +33,7 @@ def test_a_method_without_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert show(capsys, "objective", "sft").endswith("needs: nothing\noptions: none\n")
 
 
-@pytest.mark.parametrize(("room", "name"), [(room, name) for room in rooms.ROOMS for name in rooms.names(room)])
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room in rooms.FOLDERS for name in rooms.names(room)])
 def test_every_method_as_json(room: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(show(capsys, room, name, "--json"))
     assert (found["room"], found["name"]) == (room, name)

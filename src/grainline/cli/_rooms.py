@@ -1,4 +1,4 @@
-"""What ``ls``, ``show`` and ``new`` share: the five listed folders and what is in them."""
+"""What ``ls``, ``show`` and ``new`` share: the listed folders and what is in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from grainline import rooms
 from grainline.errors import SpecError, nearest
 from grainline.recipe.preset import ROOMS, Preset, presets
 
-LISTED = (*rooms.ROOMS, "presets")
-"""The folders that ``ls`` lists: four rooms of methods, and the presets."""
+LISTED = (*rooms.FOLDERS, "presets")
+"""The folders that ``ls`` lists: the rooms and stages of methods, and the presets."""
 
 
 def room(name: str) -> str:
@@ -18,7 +18,7 @@ def room(name: str) -> str:
     Raises:
         SpecError: there is no such room.
     """
-    folder = {**ROOMS, "preset": "presets"}.get(name, name)
+    folder = {**ROOMS, "reward": "rewards", "preset": "presets"}.get(name, name)
     if folder not in LISTED:
         raise SpecError(f"no room {name!r}.", instead=nearest(name, LISTED))
     return folder

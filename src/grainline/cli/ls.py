@@ -9,7 +9,7 @@ import typer
 
 def ls(
     room: Annotated[
-        str | None, typer.Argument(help="supervision, objectives, adapters, optimizers or presets.")
+        str | None, typer.Argument(help="supervision, objectives, adapters, optimizers, rewards, curation or presets.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: room -> methods.")] = False,
 ) -> None:

@@ -1,0 +1,1 @@
+"""Better preference data: one file, one step from rows to rows."""

@@ -1,0 +1,71 @@
+"""The interface of a step of curation: rows in, rows out, one at a time.
+
+A row is what stands in a line of a .jsonl file, a mapping with the columns of ``data/columns.py`` and any others;
+columns that a step does not know pass through it. Rows of several answers to one prompt, from which pairs are yet to be
+made, hold them in the column ``answers``: a list of texts, or of objects with ``text`` and what is known of each
+(``score``, ``spans``, ``model``).
+
+A step is a spec that is opened and then called with the rows::
+
+    with spec.open(bench) as step:
+        for made in step(rows):                     # one list of rows for each row that went in, in order
+            ...
+
+An empty list drops the row, several rows replace it. It may read ahead, to work in batches. What it makes depends on
+the rows, its options and ``bench.seed`` alone, so that a job which was killed goes on where it stopped and ends with
+the same bytes. It says of itself
+
+============  ======================================================================================================
+``whole``     False: what a row becomes depends on this row alone. True: on the others too (a selection, a split). Such
+              a step is called with rows that can be read several times, and is begun anew after an interruption
+``needs``     what must be there: {"answers"}, {"pairs"}, {"reward"}, {"model"}; for ``grainline ls``
+============  ======================================================================================================
+
+Each row that a step changed or made carries a line more in its column ``curation``: see :func:`signed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+Row = Mapping[str, Any]
+Step = Callable[[Iterable[Row]], Iterator[Sequence[Row]]]
+
+
+class Bench(NamedTuple):
+    """Where a step works."""
+
+    folder: Path  # what it keeps from one job to the next
+    seed: int = 0
+    quiet: bool = True  # no progress, no remarks
+
+    def luck(self, row: Row) -> random.Random:
+        """Random numbers of this row's own: the same wherever it stands, whatever was drawn for others."""
+        said = f"{self.seed}\0{identity(row)}"
+        return random.Random(int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big"))
+
+
+class Curation(Protocol):
+    """A spec."""
+
+    whole: bool
+    needs: frozenset[str]
+
+    def open(self, bench: Bench) -> AbstractContextManager[Step]: ...
+
+
+def identity(row: Row) -> str:
+    """The row's ``id``; without one, its content."""
+    import json
+
+    return str(row["id"]) if row.get("id") is not None else json.dumps(row, sort_keys=True, ensure_ascii=True)
+
+
+def signed(row: Row, step: str, **facts: Any) -> dict[str, Any]:
+    """``row`` with one line more of its history: which step (as text), which model, which score."""
+    return {**row, "curation": [*(row.get("curation") or []), {"step": step, **facts}]}

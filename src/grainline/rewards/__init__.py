@@ -1,0 +1,1 @@
+"""Who scores an answer, piece by piece, and how sure it is."""
