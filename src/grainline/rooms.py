@@ -42,9 +42,8 @@ import pydantic
 from grainline.errors import SpecError, nearest
 
 ROOMS = ("supervision", "objectives", "adapters", "optimizers")
-"""The four that a run chooses from."""
 FOLDERS = (*ROOMS, "rewards", "curation")
-"""All folders whose files are methods. Presets are listed beside them but are recipes, not methods."""
+"""A run chooses from the four rooms; the files of all six folders are methods. Presets are recipes, not methods."""
 
 _HERE = Path(__file__).parent
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
