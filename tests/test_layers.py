@@ -40,12 +40,17 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
-SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
+SHARED = {
+    "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
+    "optimizers": ("_parts_torch",),
+    "curation": ("_embeddings", "_neighbours"),
+}
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"rewards._seam", "rewards._parts"},
+    | {"rewards._seam", "rewards._parts"}
+    | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
 }
 """What the stages work with beside their own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
@@ -114,7 +119,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
-    "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation"},
+    "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation", "adapter_files"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},
     "averaging": CURRENCY | {"runs", "curation", "evaluation"},

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline import export, generation, models
+from grainline import recipe as recipes
+from grainline.adapter_files import CONFIG
 from grainline.data import fields
 from grainline.data.encode import Encoder
 from grainline.errors import RunError
@@ -78,6 +80,26 @@ def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speaker
         start = export.load_adapter(start, Path(recipe.model.adapter))
     remark = f"{why}: the reference is not the policy with its adapter off, and was loaded beside it"
     return Speakers((Voice("reference", start.eval(), nullcontext), policy), base.tokenizer, remark)
+
+
+def of(name: str, *, dtype: str = "auto", device: str = "auto") -> Speakers:
+    """Who answers by ``name``: a run's policy, a saved adapter over the base that it names, or a model that
+    :mod:`grainline.models` knows. ``dtype`` and ``device`` are those of a run's recipe where they say auto.
+
+    Raises:
+        RunError: the run has no adapter yet. ModelError: nothing is called so, or it does not fit.
+    """
+    folder, said = Path(name).expanduser(), {"dtype": dtype, "device": device}
+    said = {key: value for key, value in said.items() if value != "auto"}
+    if (folder / "recipe.yaml").is_file():
+        found = recipes.load(folder / "recipe.yaml")
+        found = dataclasses.replace(found, model=dataclasses.replace(found.model, **said))
+        return load(found, folder / "adapter", policy_only=True)
+    adapted = (folder / CONFIG).is_file()
+    choice = export.base_of(folder) if adapted else models.Choice(name)
+    loaded = models.load(choice._replace(**said))
+    model = export.load_adapter(loaded.model, folder).eval() if adapted else loaded.model
+    return Speakers((Voice("policy", model, nullcontext),), loaded.tokenizer, "")
 
 
 def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner, place: Place | None = None) -> Asked:
