@@ -47,12 +47,13 @@ SHARED = {
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
+    "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts"}
     | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
 }
-"""What the stages work with beside their own files."""
+"""What a room or stage works with beside its own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset(
@@ -65,6 +66,7 @@ VERBS = frozenset(
         "machine",
         "replay",
         "conversation",
+        "curate",
         "generation",
         "publish",
     }
@@ -90,6 +92,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
     "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
+    "curate": CURRENCY | SEAMS | {"rooms", "data", "atomic", "places", "progress", "provenance"},
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,

@@ -39,6 +39,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from grainline.curation._parts import identity
+
+__all__ = ["Bench", "Curation", "Dropped", "Row", "Step", "identity", "signed"]
+
 Row = Mapping[str, Any]
 Step = Callable[[Iterable[Row]], Iterator[Sequence[Row]]]
 
@@ -74,13 +78,6 @@ class Curation(Protocol):
     needs: frozenset[str]
 
     def open(self, bench: Bench) -> AbstractContextManager[Step]: ...
-
-
-def identity(row: Row) -> str:
-    """The row's ``id``; without one, its content."""
-    import json
-
-    return str(row["id"]) if row.get("id") is not None else json.dumps(row, sort_keys=True, ensure_ascii=True)
 
 
 def signed(row: Row, step: str, **facts: Any) -> dict[str, Any]:
