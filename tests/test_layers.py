@@ -40,12 +40,17 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
-SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
+SHARED = {
+    "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
+    "optimizers": ("_parts_torch",),
+    "rewards": ("_rubric", "_verdicts", "_spread"),
+}
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
-    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
+    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
+    | {"endpoint", "ledger"},  # a model over the network, and what it was paid for
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"rewards._seam", "rewards._parts"},
+    | {"endpoint", "ledger", "rewards._seam", "rewards._parts"},
 }
 """What the stages work with beside their own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
@@ -75,6 +80,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
     "places": frozenset(),
+    "ledger": frozenset(),
+    "endpoint": CURRENCY | {"ledger"},
     "models": CURRENCY | {"pretrained", "atomic", "places"},
     "probe": CURRENCY,
     "publish": CURRENCY,
