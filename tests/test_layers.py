@@ -43,12 +43,14 @@ RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", 
 SHARED = {
     "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
-    "curation": ("_embeddings", "_neighbours"),
+    "rewards": ("_rubric", "_verdicts", "_spread"),
+    "curation": ("_asking", "_embeddings", "_neighbours"),
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
     "supervision": {"data"},  # where sentences are, which curation asks too
-    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
+    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
+    | {"endpoint", "ledger"},  # a model over the network, and what it was paid for
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts"}
     | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
@@ -82,6 +84,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
     "places": frozenset(),
+    "ledger": frozenset(),
+    "endpoint": CURRENCY | {"ledger"},
     "models": CURRENCY | {"pretrained", "atomic", "places"},
     "probe": CURRENCY,
     "publish": CURRENCY,
