@@ -1,4 +1,4 @@
-"""The greedy filter against a plain loop, Deita's own results, and its two promises; the graph against the exact one."""
+"""The greedy filter against a plain loop, and its two promises; the graph against the exact search."""
 
 from __future__ import annotations
 
