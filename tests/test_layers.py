@@ -43,11 +43,12 @@ RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", 
 SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
+    "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts"},
 }
-"""What the stages work with beside their own files."""
+"""What a room or stage works with beside its own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset(
