@@ -61,6 +61,7 @@ VERBS = frozenset(
         "machine",
         "replay",
         "conversation",
+        "curate",
         "generation",
         "publish",
     }
@@ -86,6 +87,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
     "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
+    "curate": CURRENCY | SEAMS | {"rooms", "data", "atomic", "places", "progress", "provenance"},
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
