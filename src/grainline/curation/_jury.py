@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from grainline.rewards._parts import mean, unit
+
 if TYPE_CHECKING:
     from grainline.rewards._seam import Scores
 
@@ -44,19 +46,7 @@ def numbers(found: Judged) -> dict[str, float | None]:
 
 def scaled(value: Sequence[Sequence[float]], bounds: Bounds) -> Matrix:
     """From 0 to 1 by ``bounds``; as it is without."""
-    if bounds is None:
-        return [list(row) for row in value]
-    worst, best = bounds
-    return [
-        [(min(max(cell, worst), best) - worst) / (best - worst) if not math.isnan(cell) else cell for cell in row]
-        for row in value
-    ]
-
-
-def mean(values: Sequence[float]) -> float:
-    """Of those that are numbers."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+    return [[cell if bounds is None else unit(cell, bounds) for cell in row] for row in value]
 
 
 def deviation(values: Sequence[float]) -> float:
