@@ -64,3 +64,26 @@ def test_rows_that_are_told_of_are_not_handed_out_again(tmp_path: Path) -> None:
     assert _Odd.given == ["2", "3"]
     assert file.read_bytes() == whole
     assert carry(_Odd(), iter(()), 4, file, seed=0, quiet=True) == told  # done: nothing is read
+
+
+def test_a_step_tells_of_all_rows_whenever_they_were_made(tmp_path: Path) -> None:
+    class Telling(_Odd):
+        @contextmanager
+        def open(self, bench: Any) -> Iterator[Any]:
+            yield _Told(self.each)
+
+    class _Told:
+        def __init__(self, each: Any) -> None:
+            self.each = each
+
+        def __call__(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+            return self.each(rows)
+
+        def told(self, rows: Iterable[Row]) -> dict[str, Any]:
+            return {"ids": [row["id"] for row in rows]}
+
+    journal = tmp_path / "1.jsonl"
+    journal.write_text('"the first"\n[{"id": "kept"}]\n', encoding="utf-8")  # an earlier process got so far
+    found = carry(Telling(), ROWS, 4, journal, seed=0, quiet=True)
+    assert found["facts"] == {"ids": ["kept", "2", "3"]}
+    assert "facts" not in carry(_Odd(), ROWS, 4, tmp_path / "2.jsonl", seed=0, quiet=True)

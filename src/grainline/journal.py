@@ -59,18 +59,19 @@ def carry(step: Curation, rows: Iterable[Row], number: int, file: Path, *, seed:
         tally.recover(file)
     given = _Watched(rows, tally.rows)
     with file.open("ab" if tally.rows else "wb") as stream, _naming(name, given):
-        _fill(step, given, number, stream, tally, seed=seed, quiet=quiet)
+        facts = _fill(step, given, number, stream, tally, seed=seed, quiet=quiet)
     if tally.rows != number:
         raise GrainlineError(f"{name} answered {tally.rows} of {number} rows: a fault of this step.")
     found = {"step": name, "rows": number, "made": tally.made, "dropped": dict(sorted(tally.dropped.items()))}
+    found |= {"facts": facts} if facts else {}
     provenance.write(told, found)
     return found
 
 
 def _fill(
     step: Curation, given: _Watched, number: int, stream: IO[bytes], tally: _Tally, *, seed: int, quiet: bool
-) -> None:
-    """Let the step make rows, and write them down one by one."""
+) -> dict[str, Any]:
+    """Let the step make rows, and write them down one by one; what it tells of them."""
     name = rooms.name_of(type(step)).replace("/", "_")
     kept = places.cache_dir() / "curation" / name
     kept.mkdir(parents=True, exist_ok=True)
@@ -80,6 +81,7 @@ def _fill(
             stream.write(files.line(said))
             stream.flush()  # a process that is killed has then lost nothing that it was told
             tally.add(said)
+        return dict(makes.told(Kept(Path(stream.name)))) if hasattr(makes, "told") else {}
 
 
 class _Tally:
