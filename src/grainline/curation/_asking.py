@@ -19,7 +19,6 @@ from grainline.rewards._seam import Asked, Desk, Prompt, Scores, Scoring
 from grainline.types import Record
 
 ANSWERED = ("chosen", "rejected", "completion", "completions", "labels", "label", "messages")
-"""Columns of a row that has its answers."""
 
 
 class Said(NamedTuple):
@@ -31,13 +30,18 @@ class Said(NamedTuple):
     plain: bool = True  # False: several turns, whose parts have no place in one text
 
 
+def is_answered(row: Row) -> bool:
+    """Whether a row has an answer of its own, beside those of ``answers``."""
+    return any(row.get(column) is not None for column in ANSWERED)
+
+
 def question(row: Row) -> Record:
     """The row as training would read it; one without an answer (or with ``answers``) has a word for one.
 
     Raises:
         DataError: there is no prompt, or it is unusable.
     """
-    if any(row.get(column) is not None for column in ANSWERED):
+    if is_answered(row):
         return record(row)
     return record({**{key: value for key, value in row.items() if key != "answers"}, "completion": "Yes."})
 
