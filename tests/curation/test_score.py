@@ -225,5 +225,7 @@ def test_agreement_with_what_the_data_says() -> None:
 
 
 def test_written_as_text() -> None:
-    step = rooms.parse("curation", 'score:reward="judge:model=m",aspects=[safety]')
+    step = rooms.parse("curation", "score:reward=(judge:model=m),aspects=[safety]")
     assert rooms.text(step.reward) == "judge:model=m"
+    jury = "score:reward=[(rules:measure=sentiment), (judge:model=m)]"
+    assert rooms.text(rooms.parse("curation", jury)) == jury

@@ -43,7 +43,10 @@ from typing import Any, NamedTuple, Protocol
 
 from grainline.curation._parts import identity
 
-__all__ = ["Bench", "Curation", "Dropped", "Row", "Step", "identity", "signed"]
+__all__ = ["NESTED", "Bench", "Curation", "Dropped", "Row", "Step", "identity", "signed"]
+
+NESTED = "rewards"
+"""What stands in brackets inside a step: ``score:reward=(rules:measure=length)``."""
 
 Row = Mapping[str, Any]
 Step = Callable[[Iterable[Row]], Iterator[Sequence[Row]]]
