@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from _endpoint import KEY, Body, Fail, Hang, Raw, Reaction, Say, Server, serving
-from grainline import rooms
+from grainline import models, rooms
 from grainline.errors import DataError, ModelError, SpecError, TrainingError
 from grainline.rewards import _rubric, _seam
 from grainline.rewards._seam import Asked, Desk, Duel, Scores
@@ -346,6 +351,63 @@ def test_the_key_is_written_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture
     assert files
     assert "[key]" in "".join(files)
     assert not [text for text in (*said, *files) if KEY in text]
+
+
+# ------------------------------------------------------------------------------------------------- a real endpoint
+
+
+@pytest.fixture
+def transformers_serve(smollm2: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address of transformers' own server with SmolLM2 on loopback, and what the model is called there."""
+    folder = models.locate(smollm2).path
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen([*command, "--device", "cpu", "--port", str(port)], stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://localhost:{port}/health", timeout=1):
+                break
+            assert server.poll() is None, (tmp_path / "server.log").read_text()
+            time.sleep(0.5)
+        yield f"http://localhost:{port}/v1", folder
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_real_server_and_a_model_too_small_to_judge(transformers_serve: tuple[str, str], tmp_path: Path) -> None:
+    """Requests are accepted, tokens are counted, and what cannot be read is NaN and counted, not guessed."""
+    url, name = transformers_serve
+    spec = Judge(model=name, base_url=url, max_tokens=24, at_once=1, timeout=300)
+    with spec.open(Desk(tmp_path)) as judging:
+        (first, second) = judging.score([TWO, WHOLE])
+        (won,) = judging.compare(DUELS[:1])
+        tally = judging.tally
+    network = tally.network
+    assert (len(first.value), len(first.value[0]), len(second.value)) == (2, 2, 1)
+    assert (tally.answers, tally.duels) == (2, 1)
+    assert network.requests == 4 + tally.lost + tally.repaired
+    assert (network.uncounted, network.unanswered) == (0, 0)
+    assert network.prompt_tokens > 300 * network.requests
+    assert 0 < network.completion_tokens <= 24 * network.requests
+    assert is_nothing(first) + is_nothing(second) + (won == 0.5 and tally.lost > 2) == tally.failed
+    again, _ = scored(spec, tmp_path, TWO, WHOLE)
+    assert repr(again) == repr([first, second])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_real_server_says_what_it_refuses(transformers_serve: tuple[str, str], tmp_path: Path) -> None:
+    url, name = transformers_serve
+    spec = Judge(model=f"not-{name}", base_url=url, retries=0, timeout=300)
+    (found,), judging = scored(spec, tmp_path, WHOLE)
+    assert is_nothing(found)
+    assert judging.tally.first_loss.startswith("400: Server is pinned to ")
 
 
 # --------------------------------------------------------------------------------------------------------- options
