@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from grainline.supervision._parts import _CODE, sentences
+from grainline.data.sentences import CODE, sentences
 
 HOUSE = Path(__file__).parents[1] / "src/grainline/data/packaged/house"
 Pieces = list[tuple[int, str]]  # where a piece begins, and the piece as the segmenter hands it out
@@ -41,7 +41,7 @@ def main() -> None:
             raise SystemExit(skipped(options.wrong, absent)) from None
         return
     inner = sum(len(cuts) for cuts in gold.values())
-    fenced = sum(bool(_CODE.search(text)) for text in gold)
+    fenced = sum(bool(CODE.search(text)) for text in gold)
     print(
         f"{len(gold)} answers, {inner} inner boundaries, {sum(map(len, gold))} characters; {fenced} with fenced code\n"
     )
@@ -144,7 +144,7 @@ def whole_code(cut: Cutter) -> Cutter:
 
     def fenced(text: str) -> Pieces:
         pieces, at = [], 0
-        for code in _CODE.finditer(text):
+        for code in CODE.finditer(text):
             pieces += [(at + start, piece) for start, piece in cut(text[at : code.start()])]
             pieces.append((code.start(), code.group()))
             at = code.end()

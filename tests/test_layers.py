@@ -47,12 +47,13 @@ SHARED = {
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
+    "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"endpoint", "ledger"},  # a model over the network, and what it was paid for
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"endpoint", "ledger", "rewards._seam", "rewards._parts"},
 }
-"""What the stages work with beside their own files."""
+"""What a room or stage works with beside its own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
 # What only the command line asks for.
 VERBS = frozenset(
@@ -65,6 +66,7 @@ VERBS = frozenset(
         "machine",
         "replay",
         "conversation",
+        "curate",
         "generation",
         "publish",
     }
@@ -92,6 +94,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
     "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
+    "curate": CURRENCY | SEAMS | {"rooms", "data", "atomic", "places", "progress", "provenance"},
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
@@ -199,7 +202,7 @@ def allowed_in_room(room: str, stem: str) -> set[str]:
     """
     method = stem.removesuffix("_torch")
     shared = set(SHARED.get(room, ()))
-    currency = {"_seam"} if room in FURTHER else set()  # what passes between rewards is defined in their seam
+    currency = {"_seam"} if room in STAGES else set()  # what passes between methods of a stage is defined in its seam
     own: dict[str, set[str]] = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()} | {
         part: {"_parts", *shared, *currency} for part in shared
     }

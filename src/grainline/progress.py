@@ -34,15 +34,22 @@ def say(sentence: str, *, quiet: bool = False) -> None:
 
 def track(items: Sequence[Item], description: str, *, quiet: bool = False) -> Iterator[Item]:
     """Iterate with a bar (on a terminal) or with a first and a last line (elsewhere)."""
-    if quiet or not items:
+    return follow(items, description, total=len(items), quiet=quiet)
+
+
+def follow(
+    items: Iterable[Item], description: str, *, total: int, done: int = 0, quiet: bool = False
+) -> Iterator[Item]:
+    """The same of items that are not there yet: ``total`` of them, ``done`` of which were seen to before."""
+    if quiet or done >= total:
         yield from items
         return
-    yield from _bar(items, description) if console().is_terminal else _lines(items, description)
+    yield from _bar(items, description, total, done) if console().is_terminal else _lines(items, description)
 
 
-def _bar(items: Sequence[Item], description: str) -> Iterator[Item]:
+def _bar(items: Iterable[Item], description: str, total: int, done: int) -> Iterator[Item]:
     with Progress(*_COLUMNS, console=console(), transient=True) as progress:
-        task = progress.add_task(description, total=len(items), note="")
+        task = progress.add_task(description, total=total, completed=done, note="")
         for item in items:
             yield item
             progress.advance(task)

@@ -33,7 +33,7 @@ def gathered() -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -42,6 +42,11 @@ def gathered() -> dict[str, Any]:
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that numbers stand on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def write(file: Path, facts: Mapping[str, Any]) -> None:

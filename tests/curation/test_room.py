@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from grainline import rooms
-from grainline.curation._seam import Bench, identity, signed
+from grainline.curation._seam import Bench, Dropped, identity, signed
 
 NAMES = rooms.names("curation")
 
@@ -37,3 +37,9 @@ def test_a_row_keeps_its_history() -> None:
         {"step": "score:reward=rules", "model": "m"},
     ]
     assert row["curation"] == [{"step": "segment"}]  # nothing is changed in place
+
+
+def test_a_dropped_row_is_no_rows_and_a_reason() -> None:
+    assert list(Dropped("too long")) == []
+    assert not Dropped("too long")
+    assert Dropped("too long").why == "too long"

@@ -11,15 +11,21 @@ A step is a spec that is opened and then called with the rows::
         for made in step(rows):                     # one list of rows for each row that went in, in order
             ...
 
-An empty list drops the row, several rows replace it. It may read ahead, to work in batches. What it makes depends on
-the rows, its options and ``bench.seed`` alone, so that a job which was killed goes on where it stopped and ends with
-the same bytes. It says of itself
+:class:`Dropped` (or any empty list) drops the row, several rows replace it. It may read ahead, to work in batches. What
+it makes depends on the rows, its options and ``bench.seed`` alone, so that a job which was killed goes on where it
+stopped and ends with the same bytes. It says of itself
 
 ============  ======================================================================================================
 ``whole``     False: what a row becomes depends on this row alone. True: on the others too (a selection, a split). Such
               a step is called with rows that can be read several times, and is begun anew after an interruption
 ``needs``     what must be there: {"answers"}, {"pairs"}, {"reward"}, {"model"}; for ``grainline ls``
+``reads``     optional: paths that it reads beside the rows ("test.jsonl"); with other bytes in them it is another job
 ============  ======================================================================================================
+
+The runner (``curate.py``) sees to the rest. Every row that a step is given has an ``id``: its own, or FILE:ROW; several
+rows made of one under its id are numbered (``a``, ``a#2``). A row that cannot be used is a DataError, with
+``where=f"{identity(row)} chosen"`` (the row, then the column); the runner puts the step before it, and the row it
+handed out last where ``where`` is empty.
 
 Each row that a step changed or made carries a line more in its column ``curation``: see :func:`signed`.
 """
@@ -33,14 +39,29 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from grainline.curation._parts import identity
+
+__all__ = ["Bench", "Curation", "Dropped", "Row", "Step", "identity", "signed"]
+
 Row = Mapping[str, Any]
 Step = Callable[[Iterable[Row]], Iterator[Sequence[Row]]]
+
+
+class Dropped(tuple[Row, ...]):
+    """What becomes of a row that is left out: no rows, and in a few words why. The job counts rows by this reason."""
+
+    why: str
+
+    def __new__(cls, why: str) -> Dropped:
+        found = super().__new__(cls)
+        found.why = why
+        return found
 
 
 class Bench(NamedTuple):
     """Where a step works."""
 
-    folder: Path  # what it keeps from one job to the next
+    folder: Path  # what it keeps from one job to the next; all steps of its name share it, so keys say all that matters
     seed: int = 0
     quiet: bool = True  # no progress, no remarks
 
@@ -57,13 +78,6 @@ class Curation(Protocol):
     needs: frozenset[str]
 
     def open(self, bench: Bench) -> AbstractContextManager[Step]: ...
-
-
-def identity(row: Row) -> str:
-    """The row's ``id``; without one, its content."""
-    import json
-
-    return str(row["id"]) if row.get("id") is not None else json.dumps(row, sort_keys=True, ensure_ascii=True)
 
 
 def signed(row: Row, step: str, **facts: Any) -> dict[str, Any]:

@@ -26,9 +26,9 @@ Optional: ``weight`` (> 0), ``margin``, ``tools``, ``chat_template_kwargs``, ``i
 
 A matrix of scores, segments x aspects, is three columns: ``aspect_names``; ``chosen_segments``, the pieces of the
 answer as [start, end] or as their texts in order; ``chosen_aspect_scores``, a row for each piece, null where an aspect
-was not judged. (``rejected_``, ``completion_`` likewise.) They become spans. Of further columns those that hold a
-number are kept under their names, for objectives that ask for one (``chosen_uncertainty``); others are left alone, but
-one that looks like a misspelt name is refused.
+was not judged. (``rejected_``, ``completion_`` likewise.) They become spans; pieces without scores say nothing. Of
+further columns those that hold a number are kept under their names, for objectives that ask for one
+(``chosen_uncertainty``); others are left alone, but one that looks like a misspelt name is refused.
 """
 
 from __future__ import annotations

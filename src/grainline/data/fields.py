@@ -104,6 +104,9 @@ def _matrix(
 ) -> list[Span]:
     """Spans of a score matrix, segments x aspects."""
     segments, scores = given.get("segments", ()), given.get("aspect_scores", ())
+    if not scores:  # pieces that nobody has judged
+        _pieces(text, segments, where=f"{where} {name}_segments")
+        return []
     if len(segments) != len(scores):
         raise DataError(
             f"{len(segments)} segments but {len(scores)} rows of scores.", where=f"{where} {name}_aspect_scores"

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 from grainline.errors import DataError, nearest
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".arrow")
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -48,6 +49,14 @@ def rows(source: Any, *, split: str) -> tuple[str, Iterator[Row]]:
         f"cannot read rows from a {type(source).__name__}.",
         instead="Give a path, a hub id, a Dataset or a list of dicts.",
     )
+
+
+def line(value: Any) -> bytes:
+    """A row, or a list of rows, as one line of a .jsonl file."""
+    try:
+        return _JSON.encode(value).encode() + b"\n"
+    except UnicodeEncodeError:  # half a character can be spelt, not written
+        return json.dumps(value, default=str).encode() + b"\n"
 
 
 def packaged(name: str) -> Path:

@@ -66,11 +66,20 @@ def stream(
 
     What takes more than one row to see is not looked for here: ids that come twice, pairs among labelled rows.
     """
+    name, rows = raw(source, split=split, limit=limit, format=format)
+    return name, _each(rows, guess=not format)
+
+
+def raw(
+    source: Any, *, split: str = "train", limit: int | None = None, format: str = ""
+) -> tuple[str, Iterator[files.Row]]:
+    """The same before rows are read: each a mapping in our columns, a DataError, :class:`formats.Skipped`, or what else
+    stood in its place."""
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit} asks for no rows.")
     name, rows = files.rows(source, split=split)
     rows = islice(rows, limit)
-    return name, _each(formats.converted(format, rows) if format else rows, guess=not format)
+    return name, formats.converted(format, rows) if format else rows
 
 
 def nothing(name: str, passed_over: Mapping[str, int]) -> DataError:
@@ -85,13 +94,17 @@ def refuse(loaded: Loaded, *, skip_bad_rows: bool = False) -> None:
     With ``skip_bad_rows`` raise only if no usable record is left.
     """
     bad, good = len(loaded.problems), len(loaded.records)
-    if not bad or (skip_bad_rows and good):
-        return
-    first = "; ".join(str(problem).rstrip(".") for problem in loaded.problems[:3])
-    more = f"; and {bad - 3} more" if bad > 3 else ""
-    raise DataError(
-        f"{bad} of {bad + good} rows cannot be used: {first}{more}.",
-        where=loaded.name,
+    if bad and not (skip_bad_rows and good):
+        raise refusal(loaded.name, loaded.problems[:3], bad=bad, good=good)
+
+
+def refusal(name: str, first: Iterable[DataError], *, bad: int, good: int) -> DataError:
+    """What is said of ``bad`` unusable rows beside ``good`` ones, naming the ``first``."""
+    named = [str(problem).rstrip(".") for problem in first]
+    more = f"; and {bad - len(named)} more" if bad > len(named) else ""
+    return DataError(
+        f"{bad} of {bad + good} rows cannot be used: {'; '.join(named)}{more}.",
+        where=name,
         instead="Mend them, or set skip_bad_rows=true to leave them out." if good else "No row is left.",
     )
 
@@ -105,7 +118,7 @@ def _each(rows: Iterable[files.Row], *, guess: bool) -> Iterator[Read]:
         try:
             if isinstance(row, DataError):
                 raise row
-            id = _id(row, default, where=where)
+            id = id_of(row, default, where=where)
             yield columns.record(row, where=where, id=id)
         except DataError as problem:
             yield _named(problem, row) if guess else problem
@@ -119,7 +132,8 @@ def _named(problem: DataError, row: Any) -> DataError:
     return DataError(problem.what, where=problem.where, instead=remedy) if name else problem
 
 
-def _id(row: Any, default: str, *, where: str) -> str:
+def id_of(row: Any, default: str, *, where: str) -> str:
+    """What a raw row is called: its own ``id``, else ``default``."""
     if not isinstance(row, Mapping):
         raise DataError(f"the row is not an object but a {type(row).__name__}.", where=where)
     value = row.get("id")

@@ -5,7 +5,7 @@ Reaching around it for the body or the head's weight would miss what DDP and FSD
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from grainline.forward import divergence
 from grainline.forward.fuse import Fused, fuse
 from grainline.forward.head import answer_logprobs, answer_logprobs_and_concentration
-from grainline.forward.states import Watch, by_row, once
+from grainline.forward.states import Tap, Watch, by_row, once
 from grainline.forward.trees import ATTENTION, Trees
 from grainline.types import Batch, LogProbs, Seen
 
@@ -114,6 +114,16 @@ class Scorer(nn.Module):
             rows: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in kept.items()}
             said = said._replace(**rows)
         return said
+
+    def states(self, batch: Batch, layers: Sequence[int]) -> Tensor:
+        """(M, L, H) what the model holds after each of ``layers`` (from 1) where an answer token is predicted.
+
+        No head is read, and no layer above the highest that is asked for.
+        """
+        body = getattr(self.causal, self.causal.base_model_prefix)
+        with self._operations(()):
+            found = Tap(body, layers).read(lambda: self._read(body, batch, layers=False))
+        return torch.stack([found[layer].flatten(0, 1)[batch.source] for layer in layers], 1)
 
     def _say(
         self, hidden_MH: Tensor, target_M: Tensor, against_MH: Tensor | None, concentration: bool

@@ -15,7 +15,7 @@ are not among them: they exist inside the attention function only.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -91,6 +91,47 @@ class Watch:
             for k, mean in enumerate(means[family]):
                 table[:, f, k] = mean
         return table
+
+
+class Tap:
+    """Catches the states after some layers of a body, and stops the forward once the last of them is there.
+
+    ``layers`` are counted from 1; the last one's state is taken as it leaves the body, after the final norm.
+    """
+
+    def __init__(self, body: nn.Module, layers: Collection[int]) -> None:
+        found = next((child for child in body.children() if isinstance(child, nn.ModuleList) and len(child)), None)
+        if found is None:
+            raise ModelError("its layers are not found.", where=type(body).__name__)
+        self.depth, self.wanted = len(found), sorted(set(layers))
+        self.state: dict[int, Tensor] = {}
+        self._layers: nn.ModuleList = found
+
+    def read(self, forward: Callable[[], Any]) -> dict[int, Tensor]:
+        """Layer -> its state, of one call of ``forward``."""
+        self.state = {}
+        inner = [k for k in self.wanted if k < self.depth]
+        handles = [self._layers[k - 1].register_forward_hook(self._hook(k)) for k in inner]
+        try:
+            self.state[self.depth] = forward().last_hidden_state
+        except _Enough:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self.state
+
+    def _hook(self, layer: int) -> Any:
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            self.state[layer] = output[0] if isinstance(output, tuple) else output
+            if layer == self.wanted[-1]:
+                raise _Enough
+
+        return see
+
+
+class _Enough(Exception):
+    """Nothing above is asked for."""
 
 
 def by_row(batch: Batch, value_M: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
+from grainline.data.sentences import sentences
 from grainline.errors import DataError
-from grainline.supervision._parts import sentences
 from grainline.types import NEUTRAL, Answer, AnswerTokens, Example, Span, spec
 
 

@@ -1,0 +1,438 @@
+"""Steps of curation, one after another: the rows of a source become a better file, whatever stops the job on the way.
+
+::
+
+    source -> step 1 -> step 2 -> ... -> OUT.jsonl, and OUT.provenance.json beside it
+
+Each step reads all that the step before it made. While the job is at work its folder, ``OUT.work``, holds
+
+==============  ====================================================================================================
+``job.json``    what the job is: steps, seed, versions, digests of the source and of files the steps read
+``2.jsonl``     the journal of step 2: for each row that went in one line, the list of rows made of it, or the reason
+                why it was dropped
+``2.json``      what step 2 did, once it is done; the journal before is then removed
+==============  ====================================================================================================
+
+A job that was killed, at whatever moment, is carried on by the same call: a torn last line is cut off, rows that the
+journal tells of are not handed to the step again (a step that is ``whole`` begins anew), and the file at the end has
+the bytes it would have had. Memory does not grow with the rows, unless a step's own does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from grainline import atomic, places, provenance, rooms
+from grainline.curation._seam import Bench, Curation, Dropped, Row, identity
+from grainline.data import files, formats, load
+from grainline.errors import DataError, GrainlineError, RunError, SpecError
+from grainline.progress import follow, say
+
+REST = "train"
+"""Where rows stand that name no split, in a folder of splits."""
+
+
+class Curated(NamedTuple):
+    """What a job made."""
+
+    path: Path
+    facts: Mapping[str, Any]  # as in the provenance file
+
+
+def curate(
+    source: Any,
+    steps: Sequence[Any],
+    out: str | Path,
+    *,
+    seed: int = 0,
+    split: str = "train",
+    format: str = "",
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    quiet: bool = True,
+) -> Curated:
+    """Carry the rows of ``source`` through ``steps`` into ``out``.
+
+    >>> curate("pairs.jsonl", ["dedupe", "filter:longest=4000", "segment"], "better.jsonl")
+
+    Args:
+        source: path, hub id, ``datasets.Dataset`` or list of dicts, as for :func:`grainline.data.load.read`.
+        steps: methods of the room ``curation``, as text, mapping or value.
+        out: a .jsonl file; or a folder, which gets one file for each value of the rows' column ``split``.
+        limit: only the source's first rows.
+        skip_bad_rows: leave out rows that cannot be read, and count them, instead of refusing to start.
+
+    Raises:
+        SpecError: no step of that name, or an option that it does not have.
+        DataError: a source or a row that cannot be used; it names the step, the row and the column.
+        RunError: ``out`` is there already, or another, unfinished job is.
+    """
+    job = _job(_Source(source, split, format, limit, skip_bad_rows), steps, seed)
+    return _made(job, _checked(Path(out)), quiet=quiet)
+
+
+def cached(
+    source: Any, steps: Sequence[Any], *, seed: int, split: str, format: str, skip_bad_rows: bool, quiet: bool
+) -> Curated:
+    """The same into a folder of the cache that belongs to this job alone; made once."""
+    job = _job(_Source(source, split, format, None, skip_bad_rows), steps, seed)
+    return _made(job, places.cache_dir() / "curated" / job.fingerprint, quiet=quiet)
+
+
+# --------------------------------------------------------------------------------------------------------- what it is
+
+
+class _Source:
+    """The rows of a source, each with an id; to be read as often as one likes."""
+
+    def __init__(self, source: Any, split: str, format: str, limit: int | None, skip: bool) -> None:
+        self._source, self._how, self._skip = source, {"split": split, "format": format, "limit": limit}, skip
+
+    def __iter__(self) -> Iterator[Row]:
+        return (found for found in self._read()[1] if isinstance(found, dict))
+
+    def _read(self) -> tuple[str, Iterator[dict[str, Any] | DataError | formats.Skipped]]:
+        name, rows = load.raw(self._source, **self._how)
+        return name, map(_identified, rows)
+
+    def facts(self) -> dict[str, Any]:
+        """Name, digest and numbers: one pass over all rows, so that a bad one is found before the first step."""
+        name, rows = self._read()
+        digest, number, bad = hashlib.sha256(), 0, 0
+        first: list[DataError] = []
+        passed_over: Counter[str] = Counter()
+        for row in rows:
+            if isinstance(row, dict):
+                number += 1
+                digest.update(files.line(row))
+            elif isinstance(row, DataError):
+                bad += 1
+                first = [*first, row][:3]
+            else:
+                passed_over[row.why] += 1
+        if bad and not (self._skip and number):
+            raise load.refusal(name, first, bad=bad, good=number)
+        if not number:
+            raise load.nothing(name, passed_over)
+        found = {"path": name, **self._how, "digest": digest.hexdigest(), "rows": number}
+        return found | {"left_out": bad, "passed_over": dict(passed_over)}
+
+
+def _identified(found: files.Row) -> dict[str, Any] | DataError | formats.Skipped:
+    if isinstance(found.row, (DataError, formats.Skipped)):
+        return found.row
+    try:
+        name = load.id_of(found.row, found.id, where=found.where)
+    except DataError as problem:
+        return problem
+    return {"id": name} | {key: value for key, value in found.row.items() if key != "id"}
+
+
+class _Job(NamedTuple):
+    """All that the file at the end depends on."""
+
+    source: _Source
+    steps: tuple[Curation, ...]
+    seed: int
+    facts: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _job(source: _Source, steps: Sequence[Any], seed: int) -> _Job:
+    chain = tuple(rooms.resolve("curation", step) for step in steps)
+    if not chain:
+        raise SpecError("there are no steps.", instead="Name at least one; grainline ls curation lists them.")
+    read = sorted({str(path) for step in chain for path in (*getattr(step, "reads", ()), *_code(step))})
+    facts = {
+        "steps": [rooms.text(step) for step in chain],
+        "seed": seed,
+        "source": source.facts(),
+        "reads": {path: digest for path in read if (digest := _digest(Path(path).expanduser()))},
+        "versions": provenance.versions(),
+    }
+    return _Job(source, chain, seed, facts)
+
+
+def _code(step: Curation) -> Iterator[str]:
+    """The file of a step of the user's own."""
+    path = getattr(sys.modules[type(step).__module__], "__grainline_path__", None)
+    yield from [path] if path else []
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file's, or a folder's, bytes; empty for what is neither."""
+    digest = hashlib.sha256()
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in found:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest() if found else ""
+
+
+# ------------------------------------------------------------------------------------------------------ carrying it out
+
+
+def _made(job: _Job, out: Path, *, quiet: bool) -> Curated:
+    with _alone(out, quiet):
+        work = out.with_name(f"{out.name}.work")
+        if out.exists():
+            facts = _finished(job, out)
+            shutil.rmtree(work, ignore_errors=True)  # the last thing that a job does
+            say(f"curated: {out} is made already", quiet=quiet)
+            return Curated(out, facts)
+        _claim(job, work)
+        rows: Iterable[Row] = job.source
+        number, done = job.facts["source"]["rows"], []
+        for n, step in enumerate(job.steps, start=1):
+            found = _step(step, rows, number, work / f"{n}.jsonl", seed=job.seed, quiet=quiet)
+            (work / f"{n - 1}.jsonl").unlink(missing_ok=True)
+            rows, number, done = _Kept(work / f"{n}.jsonl"), found["made"], [*done, found]
+        if not number:
+            why = "; ".join(f"{one['step']}: {why} ({n})" for one in done for why, n in one["dropped"].items())
+            raise DataError("no row is left.", where=job.facts["source"]["path"], instead=f"Dropped were: {why}.")
+        facts = job.facts | {"made": done, "out": _write(rows, out, work)}
+        provenance.write(_beside(out) if out.suffix else work / "out" / _beside(out).name, facts)
+        _put(work / "out", out)
+        shutil.rmtree(work)
+        return Curated(out, facts)
+
+
+@contextlib.contextmanager
+def _alone(out: Path, quiet: bool) -> Iterator[None]:
+    """One process at a time; the others wait, and find what it made."""
+    name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:32]
+    lock = FileLock(places.cache_dir() / "locks" / name)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{out}: another process is at work on it; waiting", quiet=quiet)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _checked(out: Path) -> Path:
+    if out.suffix not in (".jsonl", "") or (out.suffix and out.is_dir()):
+        raise DataError(f"cannot write {out.suffix!r}.", where=str(out), instead="Write OUT.jsonl, or a folder.")
+    return out
+
+
+def _beside(out: Path) -> Path:
+    """Where the facts of ``out`` stand."""
+    return out.with_suffix(".provenance.json") if out.suffix else out / "provenance.json"
+
+
+def _finished(job: _Job, out: Path) -> dict[str, Any]:
+    """The facts of ``out`` as it stands, if this very job made it."""
+    facts = _known(_beside(out))
+    changed = _changed(facts, job.facts)
+    if changed:
+        what = f"is there already, made with other {' and '.join(changed)}." if facts else "is there already."
+        raise RunError(what, where=str(out), instead="Remove it, or write to another place.")
+    return facts
+
+
+def _claim(job: _Job, work: Path) -> None:
+    """Make ``work`` this job's folder, or find that it is."""
+    if not work.exists():
+        work.mkdir(parents=True)
+        provenance.write(work / "job.json", job.facts)
+    changed = _changed(_known(work / "job.json"), job.facts)
+    if changed and any(work.glob("*.jsonl")):
+        raise RunError(
+            f"an unfinished job with other {' and '.join(changed)} stands here.",
+            where=str(work),
+            instead="Carry that one on as it was begun, or remove the folder.",
+        )
+    provenance.write(work / "job.json", job.facts)
+
+
+def _known(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two jobs differ in."""
+    wanted = json.loads(json.dumps(now))
+    return [key for key in wanted if before.get(key) != wanted[key]]
+
+
+# ------------------------------------------------------------------------------------------------------------ one step
+
+
+class _Kept:
+    """The rows that a step made: read from its journal as often as one likes."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+
+    def __iter__(self) -> Iterator[Row]:
+        with self._journal.open("rb") as stream:
+            for line in stream:
+                made = json.loads(line)
+                if isinstance(made, list):
+                    yield from made
+
+
+class _Watched:
+    """Rows on their way into a step: how many were handed out, and the last of them for messages."""
+
+    def __init__(self, rows: Iterable[Row], start: int) -> None:
+        self.rows, self.start = rows, start
+        self.last: Row | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in islice(self.rows, self.start, None):
+            self.last = row
+            yield row
+
+
+def _step(step: Curation, rows: Iterable[Row], number: int, journal: Path, *, seed: int, quiet: bool) -> dict[str, Any]:
+    """Carry one step through, or on; what it did."""
+    told = journal.with_suffix(".json")
+    if told.is_file():
+        return json.loads(told.read_text(encoding="utf-8"))
+    name = rooms.text(step)
+    tally = _Tally()
+    if journal.is_file() and not step.whole:
+        tally.recover(journal)
+    given = _Watched(rows, tally.rows)
+    with journal.open("ab" if tally.rows else "wb") as stream, _naming(name, given):
+        _fill(step, given, number, stream, tally, seed=seed, quiet=quiet)
+    if tally.rows != number:
+        raise GrainlineError(f"{name} answered {tally.rows} of {number} rows: a fault of this step.")
+    found = {"step": name, "rows": number, "made": tally.made, "dropped": dict(sorted(tally.dropped.items()))}
+    provenance.write(told, found)
+    return found
+
+
+def _fill(
+    step: Curation, given: _Watched, number: int, stream: IO[bytes], tally: _Tally, *, seed: int, quiet: bool
+) -> None:
+    """Let the step make rows, and write them down one by one."""
+    name = rooms.name_of(type(step)).replace("/", "_")
+    kept = places.cache_dir() / "curation" / name
+    kept.mkdir(parents=True, exist_ok=True)
+    with step.open(Bench(kept, seed, quiet)) as makes:
+        for made in follow(makes(given), rooms.text(step), total=number, done=tally.rows, quiet=quiet):
+            said = made.why if isinstance(made, Dropped) else _numbered(made)
+            stream.write(files.line(said))
+            stream.flush()  # a process that is killed has then lost nothing that it was told
+            tally.add(said)
+
+
+class _Tally:
+    """What a journal tells: rows that went in, rows that were made, rows dropped and why."""
+
+    def __init__(self) -> None:
+        self.rows = self.made = 0
+        self.dropped: Counter[str] = Counter()
+
+    def add(self, said: Any) -> None:
+        self.rows += 1
+        if isinstance(said, list) and said:
+            self.made += len(said)
+        else:
+            self.dropped[said or "dropped"] += 1
+
+    def recover(self, journal: Path) -> None:
+        """Read what stands there; a line that was not finished is cut off, with all behind it."""
+        end = 0
+        with journal.open("r+b") as stream:
+            for line in stream:
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                self.add(said)
+                end += len(line)
+            stream.truncate(end)
+
+
+def _numbered(made: Sequence[Row]) -> list[Row]:
+    """Rows made of one, under ids of their own."""
+    copies: Counter[str] = Counter()
+    found = []
+    for row in made:
+        name = identity(row)
+        copies[name] += 1
+        found.append(row if copies[name] == 1 else {**row, "id": f"{name}#{copies[name]}"})
+    return found
+
+
+@contextlib.contextmanager
+def _naming(step: str, given: _Watched) -> Iterator[None]:
+    """Say of a row's fault which step met it, and at which row."""
+    try:
+        yield
+    except DataError as error:
+        where = error.where or (identity(given.last) if given.last is not None else "")
+        raise DataError(error.what, where=f"{step}, {where}", instead=error.instead) from error
+
+
+# ------------------------------------------------------------------------------------------------------------- the end
+
+
+def _write(rows: Iterable[Row], out: Path, work: Path) -> dict[str, Any]:
+    """Write all rows to ``work/out``, a file or a folder of splits; their numbers and digests."""
+    target = work / "out"
+    for old in (target,) if target.exists() else ():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    digests: dict[str, Any] = {}
+    numbers: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        streams: dict[str, IO[bytes]] = {}
+        for row in rows:
+            part = _part(row) if not out.suffix else ""
+            if part not in streams:
+                file = target / f"{part}.jsonl" if part else target
+                file.parent.mkdir(parents=True, exist_ok=True)
+                streams[part], digests[part] = stack.enter_context(file.open("wb")), hashlib.sha256()
+            line = files.line(row)
+            streams[part].write(line)
+            digests[part].update(line)
+            numbers[part] += 1
+    found = {part: {"rows": numbers[part], "sha256": digests[part].hexdigest()} for part in sorted(streams)}
+    return found if not out.suffix else found[""]
+
+
+def _part(row: Row) -> str:
+    part = row.get("split")
+    if part is None:
+        return REST
+    if not isinstance(part, str) or not part.isidentifier():
+        raise DataError(f"{part!r} is no name of a split.", where=f"{identity(row)} split", instead="Write one word.")
+    return part
+
+
+def _put(made: Path, out: Path) -> None:
+    """Let the finished file or folder appear, whole."""
+    if made.is_file():
+        made.replace(out)
+        return
+    with atomic.folder(out) as folder:
+        for file in made.iterdir():
+            file.rename(folder / file.name)

@@ -1,0 +1,42 @@
+"""What steps share: what a row is called, and how its answers are read, whichever columns hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from grainline.data import columns, fields
+from grainline.errors import DataError
+from grainline.types import Record
+
+
+def identity(row: Mapping[str, Any]) -> str:
+    """The row's ``id``; without one, its content."""
+    return str(row["id"]) if row.get("id") is not None else json.dumps(row, sort_keys=True, ensure_ascii=True)
+
+
+def record(row: Mapping[str, Any]) -> Record:
+    """The row as training would read it.
+
+    Raises:
+        DataError: a row without chosen and rejected, completion, completions or messages; or one of them is unusable.
+    """
+    return columns.record(row, where=identity(row), id=identity(row))
+
+
+def answers(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The row's column ``answers``, each an object with ``text`` and what else is known of it."""
+    given = row.get("answers")
+    if not fields.is_list(given) or not given:
+        raise DataError(f"{fields.show(given)} is no list of answers.", where=f"{identity(row)} answers")
+    return [_answer(answer, where=f"{identity(row)} answers[{n}]") for n, answer in enumerate(given)]
+
+
+def _answer(answer: Any, *, where: str) -> dict[str, Any]:
+    if isinstance(answer, str):
+        answer = {"text": answer}
+    if not isinstance(answer, Mapping):
+        raise DataError(f"{fields.show(answer)} is no answer.", where=where, instead='Write a text, or {"text": ...}.')
+    fields.text(answer.get("text"), where=f"{where}.text")
+    return dict(answer)
