@@ -46,3 +46,21 @@ def _answer(answer: Any, *, where: str) -> dict[str, Any]:
         raise DataError(f"{fields.show(answer)} is no answer.", where=where, instead='Write a text, or {"text": ...}.')
     fields.text(answer.get("text"), where=f"{where}.text")
     return dict(answer)
+
+
+def paired(row: Mapping[str, Any], better: Mapping[str, Any], worse: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as a pair of two answers with ``text``; what else is known of them goes with them, as ``chosen_score``,
+    ``rejected_model``... What told of the answers that the row had before goes."""
+    made = without_answers(row)
+    for side, answer in (("chosen", better), ("rejected", worse)):
+        made[side] = answer["text"]
+        made |= {f"{side}_{key}": value for key, value in answer.items() if key != "text"}
+    return made
+
+
+def without_answers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without its answers and all that tells of them."""
+    kinds = ("chosen", "rejected", "completion", "completions", "messages")
+    named = {*kinds, "answers", "label", "labels", "margin"}
+    told = tuple(f"{kind}_" for kind in kinds)
+    return {key: value for key, value in row.items() if key not in named and not key.startswith(told)}

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.curation._parts import answers
+from grainline.curation._parts import answers, paired
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.errors import DataError
@@ -71,10 +71,7 @@ class Pair:
         return difference > self.margin or (difference == self.margin == 0 and self.ties == "first")
 
     def _pair(self, row: Row, better: Answer, worse: Answer) -> dict[str, Any]:
-        made = {key: value for key, value in row.items() if key != "answers" and not _of_answers(key)}
-        for side, answer in (("chosen", better), ("rejected", worse)):
-            made[side] = answer["text"]
-            made |= {f"{side}_{key}": value for key, value in answer.items() if key != "text"}
+        made = paired(row, better, worse)
         made["margin"] = better["score"] - worse["score"]
         return signed(made, written(self))
 
@@ -89,9 +86,3 @@ def _scored(row: Row) -> list[dict[str, Any]]:
         if score is not None:
             found.setdefault(answer["text"], answer)
     return list(found.values())
-
-
-def _of_answers(column: str) -> bool:
-    """Whether a column tells of answers that the row had before."""
-    kinds = ("chosen", "rejected", "completion", "completions", "messages")
-    return column in (*kinds, "label", "labels", "margin") or column.startswith(tuple(f"{kind}_" for kind in kinds))

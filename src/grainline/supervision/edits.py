@@ -7,8 +7,9 @@ of the worse one ``kept``.
 
 With ``marks=found`` edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest first. It is
 deterministic and needs no package; where several scripts exist it may mark a token more than the shortest
-(Levenshtein), which the release uses. With ``marks=kept`` they stand in the data: spans of aspect "edit", which the step
-``edits`` of curation writes along a shortest script between words; a token that shares a character with one is marked.
+(Levenshtein), which the release uses. With ``marks=kept`` they stand in the data: spans of aspect "edit", which the
+step ``edits`` of curation writes along a shortest script between words; a token that shares a character with one is
+marked.
 
 The weights of the worse answer are positive: how loudly a removed token speaks
 is said here, that it is to become unlikelier is the objective's doing (``signed-sft`` for FIGA, ``dpo`` and others as
