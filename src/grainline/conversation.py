@@ -89,8 +89,8 @@ def of(name: str, *, dtype: str = "auto", device: str = "auto") -> Speakers:
     Raises:
         RunError: the run has no adapter yet. ModelError: nothing is called so, or it does not fit.
     """
-    folder, said = Path(name).expanduser(), {"dtype": dtype, "device": device}
-    said = {key: value for key, value in said.items() if value != "auto"}
+    folder = Path(name).expanduser()
+    said: dict[str, Any] = {key: v for key, v in (("dtype", dtype), ("device", device)) if v != "auto"}
     if (folder / "recipe.yaml").is_file():
         found = recipes.load(folder / "recipe.yaml")
         found = dataclasses.replace(found, model=dataclasses.replace(found.model, **said))

@@ -41,9 +41,31 @@ def question(row: Row) -> Record:
     Raises:
         DataError: there is no prompt, or it is unusable.
     """
-    if is_answered(row):
-        return record(row)
-    return record({**{key: value for key, value in row.items() if key != "answers"}, "completion": "Yes."})
+    own = {key: value for key, value in row.items() if key != "answers"}
+    return record(own if is_answered(row) else {**own, "completion": "Yes."})
+
+
+def conversation(row: Row) -> Record:
+    """The row as training would read it; one that is not answered has no answers."""
+    return question(row) if is_answered(row) else question(row)._replace(answers=())
+
+
+def exchanges(row: Row) -> list[tuple[Prompt, str]]:
+    """Each thing that was asked in the row's conversation, with all before it, and what was answered (of a pair: what
+    was chosen).
+
+    Raises:
+        DataError: nothing was answered.
+    """
+    read = conversation(row)
+    if not read.answers:
+        raise DataError("there is no answer to be scored.", where=identity(row), instead="Score rows that have one.")
+    answer = read.answers[0]
+    if isinstance(read.prompt, str):
+        return [(read.prompt, answer.text)]
+    turns = (*read.prompt, *(answer.messages or ({"role": "assistant", "content": answer.text},)))
+    spoke = [n for n, turn in enumerate(turns) if n and turn["role"] == "assistant" and turn.get("content")]
+    return [(turns[:n], turns[n]["content"]) for n in spoke]
 
 
 def said(row: Row) -> tuple[Prompt, list[Said]]:

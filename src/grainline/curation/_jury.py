@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from grainline.rewards._seam import Scores
 
 Matrix = list[list[float]]
-Bounds = tuple[float, float] | None
+
+
+class Bounds(NamedTuple):
+    """Between which numbers scores lie."""
+
+    worst: float
+    best: float
+    assumed: bool = False  # the reward promises none: what lies beyond is taken for these
 
 
 class Judged(NamedTuple):
@@ -23,7 +30,7 @@ class Judged(NamedTuple):
     members: tuple[float, ...]  # what each member says of the answer, NaN where it can say nothing
 
 
-def judged(scores: Sequence[Scores], bounds: Sequence[Bounds]) -> Judged:
+def judged(scores: Sequence[Scores], bounds: Sequence[Bounds | None]) -> Judged:
     """One answer by all members, on one scale."""
     values = [scaled(one.value, bound) for one, bound in zip(scores, bounds, strict=True)]
     size = range(len(values[0])), range(len(values[0][0]))
@@ -31,7 +38,7 @@ def judged(scores: Sequence[Scores], bounds: Sequence[Bounds]) -> Judged:
     if len(scores) > 1:
         spread = [[deviation(cell) for cell in row] for row in cells]
     else:
-        width = (bounds[0][1] - bounds[0][0]) if bounds[0] else 1.0
+        width = (bounds[0].best - bounds[0].worst) if bounds[0] else 1.0
         known = scores[0].spread or [[math.nan for _ in size[1]] for _ in size[0]]
         spread = [[cell / width for cell in row] for row in known]
     members = tuple(mean([cell for row in value for cell in row]) for value in values)
@@ -44,9 +51,13 @@ def numbers(found: Judged) -> dict[str, float | None]:
     return {"score": null(score)} | ({} if math.isnan(spread) else {"uncertainty": spread})
 
 
-def scaled(value: Sequence[Sequence[float]], bounds: Bounds) -> Matrix:
+def scaled(value: Sequence[Sequence[float]], bounds: Bounds | None) -> Matrix:
     """From 0 to 1 by ``bounds``; as it is without."""
-    return [[cell if bounds is None else unit(cell, bounds) for cell in row] for row in value]
+    if bounds is None:
+        return [list(row) for row in value]
+    if bounds.assumed:
+        value = [[min(max(cell, bounds.worst), bounds.best) for cell in row] for row in value]
+    return [[unit(cell, bounds[:2]) for cell in row] for row in value]
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -84,7 +84,7 @@ class Graph:
 
 
 def greedy(
-    vectors_ND: Array, order: Sequence[int], near: Near, *, threshold: float, budget: int | None = None
+    vectors_ND: Array, order: Sequence[int] | Array, near: Near, *, threshold: float, budget: int | None = None
 ) -> Iterator[Kept]:
     """Those rows of ``order`` that are kept, in order, until there are ``budget`` of them.
 

@@ -88,9 +88,11 @@ class Score:
     def jury(self) -> tuple[Any, ...]:
         return self.reward if isinstance(self.reward, tuple) else (self.reward,)
 
-    def bounds(self, reward: Any) -> tuple[float, float] | None:
+    def bounds(self, reward: Any) -> Bounds | None:
         """Between which numbers the scores of this member lie."""
-        return reward.between or self.between
+        if reward.between is not None:
+            return Bounds(*reward.between)
+        return Bounds(*self.between, assumed=True) if self.between is not None else None
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
@@ -113,7 +115,7 @@ class Score:
 class _Scoring:
     """The step, opened."""
 
-    def __init__(self, spec: Score, members: Sequence[Scoring], bounds: Sequence[Bounds]) -> None:
+    def __init__(self, spec: Score, members: Sequence[Scoring], bounds: Sequence[Bounds | None]) -> None:
         self.spec, self.members, self.bounds = spec, members, bounds
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
