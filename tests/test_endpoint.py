@@ -12,7 +12,7 @@ import pytest
 
 from _endpoint import KEY, Body, Fail, Hang, Raw, Reaction, Say, Server, serving
 from grainline import endpoint as module
-from grainline.endpoint import Access, Endpoint, Unanswered, _retry_after
+from grainline.endpoint import Access, Endpoint, Unanswered, _complaint, _retry_after
 from grainline.errors import ModelError, SpecError, TrainingError
 from grainline.ledger import Ledger
 
@@ -143,6 +143,17 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert _retry_after({"retry-after": "2.5"}) == 2.5
     assert 8 < _retry_after({"retry-after": formatdate(time.time() + 10, usegmt=True)}) <= 10
     assert [_retry_after({"retry-after": said}) for said in ("", "soon", "-3", "nan")] == [0, 0, 0, 0]
+
+
+def test_an_errors_own_words_are_found() -> None:
+    assert _complaint('{"error": {"message": "too long", "type": "x"}}') == "too long"
+    assert _complaint('{"detail": "pinned"}') == "pinned"
+    assert [_complaint(body) for body in ("<h1>busy</h1>", '["x"]', '{"error": "no"}', '{"a": 1}')] == [
+        "<h1>busy</h1>",
+        '["x"]',
+        '{"error": "no"}',
+        '{"a": 1}',
+    ]
 
 
 def test_answers_come_in_order_at_most_so_many_at_once(tmp_path: Path) -> None:

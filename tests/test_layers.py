@@ -44,7 +44,7 @@ SHARED = {
     "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
     "rewards": ("_rubric", "_verdicts", "_spread"),
-    "curation": ("_asking", "_embeddings", "_neighbours"),
+    "curation": ("_asking", "_edits", "_embeddings", "_neighbours"),
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
@@ -205,8 +205,9 @@ def allowed_in_room(room: str, stem: str) -> set[str]:
     """
     method = stem.removesuffix("_torch")
     shared = set(SHARED.get(room, ()))
+    currency = {"_seam"} if room in STAGES else set()  # what passes between methods of a stage is defined in its seam
     own: dict[str, set[str]] = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()} | {
-        part: {"_parts", *shared} for part in shared
+        part: {"_parts", *shared, *currency} for part in shared
     }
     kept = {"atomic", "places"} if stem == "_spectral" else set()  # decompositions are worth keeping on disk
     mine = own.get(stem, {"_parts", "_seam", method, f"{method}_torch", *shared})

@@ -126,7 +126,7 @@ class _Source:
 
     def _read(self) -> tuple[str, Iterator[dict[str, Any] | DataError | formats.Skipped]]:
         name, rows = load.raw(self._source, **self._how)
-        return name, map(_identified, rows)
+        return name, load.named(rows)
 
     def facts(self) -> dict[str, Any]:
         """Name, digest and numbers: one pass over all rows, so that a bad one is found before the first step."""
@@ -149,16 +149,6 @@ class _Source:
             raise load.nothing(name, passed_over)
         found = {"path": name, **self._how, "digest": digest.hexdigest(), "rows": number}
         return found | {"left_out": bad, "passed_over": dict(passed_over)}
-
-
-def _identified(found: files.Row) -> dict[str, Any] | DataError | formats.Skipped:
-    if isinstance(found.row, (DataError, formats.Skipped)):
-        return found.row
-    try:
-        name = load.id_of(found.row, found.id, where=found.where)
-    except DataError as problem:
-        return problem
-    return {"id": name} | {key: value for key, value in found.row.items() if key != "id"}
 
 
 class _Job(NamedTuple):

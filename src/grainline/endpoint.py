@@ -19,6 +19,7 @@ that a server says before it is kept, printed or raised.
 from __future__ import annotations
 
 import email.utils
+import json
 import os
 import random
 import threading
@@ -216,7 +217,7 @@ class Endpoint:
             raw = create(model=body["model"], messages=body["messages"], extra_body=further)
             return self._read(raw.content), "", None
         except openai.APIStatusError as error:
-            why = f"{error.status_code}: {self._said(error.message)}"
+            why = f"{error.status_code}: {self._said(_complaint(error.response.text))}"
             if error.status_code in (401, 403, 404):
                 self._stop.set()
                 raise ModelError(
@@ -314,6 +315,16 @@ def _key(name: str, url: str) -> str:
     if not key and url == OPENAI:
         raise ModelError(f"${name} is not set.", where=url, instead="Export the key, or name a base_url of your own.")
     return key
+
+
+def _complaint(body: str) -> str:
+    """What a server says in an error's body: OpenAI's form, FastAPI's, or any text."""
+    try:
+        said = json.loads(body)
+        said = said.get("error", said)
+        return str(said.get("message") or said["detail"])
+    except (ValueError, AttributeError, KeyError):
+        return body
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

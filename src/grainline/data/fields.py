@@ -80,6 +80,9 @@ def parsed(value: Any, *, where: str) -> Any:
 FINE = ("spans", "segments", "aspect_scores")
 """Columns that judge parts of an answer, after the answer's name: ``chosen_spans`` and so on."""
 
+EDIT = "edit"
+"""Aspect of a span that marks what a revision changed (the step edits writes it, the supervision edits reads it)."""
+
 
 def with_spans(answer: Answer, row: Mapping[str, Any], name: str, *, where: str) -> Answer:
     """``answer``, called ``name`` in its row, with all that the row says of its parts."""

@@ -110,8 +110,10 @@ class Judge:
         access = Access(**{name: getattr(self, name) for name in Access._fields})
         with Endpoint(self.model, access, Ledger(desk.folder / "judge.jsonl"), self._body(desk.seed)) as endpoint:
             judging = Judging(self, told, endpoint)
-            yield judging
-            progress.say(f"judge {self.model}, rubric {told.name}: {judging.tally}", quiet=desk.quiet)
+            try:
+                yield judging
+            finally:  # what was paid is said of a job that failed, too
+                progress.say(f"judge {self.model}, rubric {told.name}: {judging.tally}", quiet=desk.quiet)
 
     def _body(self, seed: int) -> Mapping[str, Any]:
         form = {"type": "json_object"} if self.response_format == "json_object" else None
