@@ -1,4 +1,4 @@
-"""The matrix that training reads, numbers, juries, and what the scores are worth; by rewards whose scores are known."""
+"""The matrix that training reads, numbers, and what the scores are worth; by rewards whose scores are known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import pytest
 
 from grainline import rooms
+from grainline.curation._agreement import alpha
 from grainline.curation._seam import Bench
 from grainline.curation.score import Score
 from grainline.data import columns
 from grainline.errors import DataError, SpecError
 from grainline.rewards._seam import Asked, Desk, Scores
+from grainline.rewards.ensemble import Ensemble
 from grainline.types import Span, spec
 
 
@@ -157,17 +159,17 @@ def test_a_prompt_that_stands_in_the_answers_is_refused() -> None:
 
 
 def test_option_reward() -> None:
-    """One, or a jury: the mean on one scale, the deviation as uncertainty, its members side by side."""
-    jury = Score(reward=[Letters(), Letters(letter="s", between=(0, 1))])
-    (row,) = scored(jury, PAIR)
-    assert row["chosen_aspect_scores"] == [[(0.75 + 0) / 2], [(0.25 + 1) / 2]]
-    deviation = [math.dist((a, b), ((a + b) / 2,) * 2) for a, b in ((0.75, 0), (0.25, 1))]  # over n - 1 = 1
+    """Another reward, other scores; the members of an ensemble are compared."""
+    both = Ensemble(of=(Letters(), Letters(letter="s")))
+    (row,) = scored(Score(reward=both), PAIR)
+    assert row["chosen_aspect_scores"] == [[(3 + 0) / 2 / 4], [(1 + 1) / 2 / 4]]
+    deviation = [math.dist((a, b), ((a + b) / 2,) * 2) / 4 for a, b in ((3, 0), (1, 1))]  # over n - 1 = 1
     assert row["chosen_uncertainty"] == pytest.approx(sum(deviation) / 2)
-    assert row["curation"][0]["members"] == [[0.5, 0.5], [0.0, 0.0]]
-    assert facts(jury, PAIR)["alpha"] == 1.0
-    for wrong in ([], "no-such-reward"):
-        with pytest.raises((SpecError, ValueError)):
-            Score(reward=wrong)
+    assert row["curation"][0]["members"] == [[2.0, 0.5], [0.0, 0.0]]
+    assert facts(Score(reward=both), PAIR)["alpha"] == pytest.approx(alpha([(2.0, 0.5), (0.0, 0.0)]), abs=1e-6)
+    assert facts(Score(reward=Letters()), PAIR) == {"coverage": 1.0, "chosen_above_rejected": 1.0}
+    with pytest.raises(SpecError, match="no method 'nothing' in rewards"):
+        rooms.parse("curation", "score:reward=(nothing)")
 
 
 def test_the_uncertainty_of_a_reward_that_knows_it_is_on_the_scale_of_its_scores() -> None:
@@ -200,11 +202,6 @@ def test_option_between() -> None:
     assert "chosen_aspect_scores" not in row
     (row,) = scored(Score(reward=endless, between=(1, 2)), PAIR)
     assert row["chosen_aspect_scores"] == [[1.0], [0.0]]
-    with (
-        pytest.raises(SpecError, match=r"Letters.*has no bounds.*between"),
-        Score(reward=[endless, Letters()]).open(Bench(Path())),
-    ):
-        pass
     with pytest.raises(ValueError, match="the worst score is below the best"):
         Score(between=(1, 1))
 
@@ -227,5 +224,5 @@ def test_agreement_with_what_the_data_says() -> None:
 def test_written_as_text() -> None:
     step = rooms.parse("curation", "score:reward=(judge:model=m),aspects=[safety]")
     assert rooms.text(step.reward) == "judge:model=m"
-    jury = "score:reward=[(rules:measure=sentiment), (judge:model=m)]"
-    assert rooms.text(rooms.parse("curation", jury)) == jury
+    both = "score:reward=(ensemble:of=[(rules:measure=sentiment), (judge:model=m)])"
+    assert rooms.text(rooms.parse("curation", both)) == both

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import tee
 from typing import Any, NamedTuple
 
 from grainline import rooms
@@ -100,9 +99,9 @@ def _segments(holder: Row, column: str, text: str, where: str) -> tuple[tuple[in
 
 
 def each(
-    rows: Iterable[Row], ask: Callable[[Row], Sequence[Asked]], scorings: Sequence[Scoring]
-) -> Iterator[tuple[Row, list[tuple[Scores, ...]]]]:
-    """Each row with what all of ``scorings`` say to each of its questions; they read ahead as far as they like."""
+    rows: Iterable[Row], ask: Callable[[Row], Sequence[Asked]], reward: Scoring
+) -> Iterator[tuple[Row, list[Scores]]]:
+    """Each row with what is said to its questions; the reward reads ahead as far as it likes."""
     waiting: deque[tuple[Row, int]] = deque()
 
     def questions() -> Iterator[Asked]:
@@ -111,9 +110,8 @@ def each(
             waiting.append((row, len(asked)))
             yield from asked
 
-    streams = tee(questions(), len(scorings))
-    heard: list[tuple[Scores, ...]] = []
-    for scores in zip(*(one.score(stream) for one, stream in zip(scorings, streams, strict=True)), strict=True):
+    heard: list[Scores] = []
+    for scores in reward.score(questions()):
         while not waiting[0][1]:
             yield waiting.popleft()[0], []
         heard.append(scores)
@@ -122,12 +120,6 @@ def each(
             heard = []
     while waiting:
         yield waiting.popleft()[0], []
-
-
-def rewards(value: Any) -> tuple[Any, ...]:
-    """One reward or a list of them, as they may be written."""
-    several = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(rooms.resolve("rewards", one) for one in several)
 
 
 def desk(bench: Bench, reward: Any) -> Desk:

@@ -201,8 +201,8 @@ class _Selecting:
         def ask(row: Row) -> list[Asked]:
             return [Asked(prompt, answer, (), names) for prompt, answer in exchanges(row)]
 
-        for _, heard in each(rows, ask, [self.rewards[names[0]]]):
-            yield {name: [scores.value[0][a] for (scores,) in heard] for a, name in enumerate(names)}
+        for _, heard in each(rows, ask, self.rewards[names[0]]):
+            yield {name: [scores.value[0][a] for scores in heard] for a, name in enumerate(names)}
 
     def _sum(self, row: Row, factors: Sequence[Sequence[float]]) -> float:
         if len(set(map(len, factors))) > 1:
