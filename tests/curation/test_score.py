@@ -170,6 +170,8 @@ def test_option_reward() -> None:
     assert facts(Score(reward=Letters()), PAIR) == {"coverage": 1.0, "chosen_above_rejected": 1.0}
     with pytest.raises(SpecError, match="no method 'nothing' in rewards"):
         rooms.parse("curation", "score:reward=(nothing)")
+    with pytest.raises(SpecError, match="score: no reward"):
+        scored(Score(), PAIR)
 
 
 def test_the_uncertainty_of_a_reward_that_knows_it_is_on_the_scale_of_its_scores() -> None:

@@ -79,6 +79,10 @@ class Generate:
     def needs(self) -> frozenset[str]:
         return frozenset({"endpoint" if self.base_url else "model"})
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return () if self.base_url else (self.model,)
+
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
         if not self.base_url:

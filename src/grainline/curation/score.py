@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from grainline.curation import _parts as parts
 from grainline.curation._agreement import Tally
+from grainline.curation._parts import answers
 from grainline.curation._seam import Bench, Row, Step, identity, signed
 from grainline.data import fields
-from grainline.errors import DataError
+from grainline.errors import DataError, SpecError
 from grainline.rewards._parts import mean, unit
 from grainline.rooms import resolve
 from grainline.rooms import text as written
@@ -54,8 +54,8 @@ class Score:
     whole: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"reward"})
 
-    reward: Any = "rules"
-    """Who judges: (rules:measure=length), (judge:model=NAME), (head:path=FOLDER)..."""
+    reward: Any = None
+    """Who judges, in brackets: (rules:measure=length), (judge:model=NAME), (head:path=FOLDER)..."""
     aspects: tuple[str, ...] = ()
     """What is judged: [correctness, safety]; empty = the answer all in all."""
     pieces: Literal["segments", "answer"] = "segments"
@@ -66,7 +66,7 @@ class Score:
     @field_validator("reward", mode="before")
     @classmethod
     def _resolved(cls, value: Any) -> Any:
-        return resolve("rewards", value)
+        return None if value is None else resolve("rewards", value)
 
     @field_validator("aspects")
     @classmethod
@@ -86,6 +86,8 @@ class Score:
     def open(self, bench: Bench) -> Iterator[Step]:
         from grainline.curation._asking import desk
 
+        if self.reward is None:
+            raise SpecError("no reward.", where="score", instead="Write score:reward=(rules:measure=length).")
         with self.reward.open(desk(bench, self.reward)) as opened:
             yield _Scoring(self, opened)
 
@@ -123,9 +125,9 @@ class _Scoring:
         from grainline.curation._asking import said
         from grainline.rewards._seam import Asked
 
-        prompt, answers = said(row)
+        prompt, every = said(row)
         aspects = self.spec.aspects or ("",)
-        return [Asked(prompt, answer.text, self._segments(answer), aspects) for answer in answers]
+        return [Asked(prompt, answer.text, self._segments(answer), aspects) for answer in every]
 
     def _segments(self, answer: Said) -> tuple[tuple[int, int], ...]:
         return answer.segments if self.spec.pieces == "segments" else ()
@@ -133,13 +135,13 @@ class _Scoring:
     def _scored(self, row: Row, heard: Sequence[Scores]) -> dict[str, Any]:
         from grainline.curation._asking import said
 
-        _, answers = said(row)
+        _, every = said(row)
         made = dict(row)
-        several = [dict(answer) for answer in parts.answers(row)] if row.get("answers") is not None else None
+        several = answers(row) if row.get("answers") is not None else None
         matrix = self.spec.pieces == "segments" and self.spec.bounds is not None
         old = tuple(fields.parsed(row.get("aspect_names"), where=f"{identity(row)} aspect_names") or ())
         names = (*old, *(name for name in self.spec.names if name not in old))
-        for n, (answer, found) in enumerate(zip(answers, heard, strict=True)):
+        for n, (answer, found) in enumerate(zip(every, heard, strict=True)):
             columns = self._numbers(found)
             holder, prefix = (made, f"{answer.side}_") if several is None else (several[n], "")
             if matrix and answer.plain:

@@ -100,7 +100,8 @@ class Select:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({*(["reward"] if self.rewards else []), *([] if self.vectors else ["model"])})
+        asked, vectors = {"reward"} if self.rewards else set(), set() if self.vectors else {"model"}
+        return frozenset(asked | vectors)
 
     @property
     def reads(self) -> tuple[str, ...]:
