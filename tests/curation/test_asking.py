@@ -37,7 +37,7 @@ def test_every_answer_is_found_with_its_pieces() -> None:
         ("chosen", "ab", ((0, 1), (1, 2)), True),
         ("rejected", "c", (), True),
     ]
-    _, found = said({"prompt": "p", "answers": ["x", {"text": "y z", "segments": ["y", "z"]}], "chosen": "c"})
+    _, found = said({"prompt": "p", "answers": ["x", {"text": "y z", "segments": ["y", "z"]}]})
     assert [(one.side, one.text, one.segments) for one in found] == [("", "x", ()), ("", "y z", ((0, 1), (2, 3)))]
     turns = [*SAY, *ASK, *SAY]
     _, (one,) = said({"prompt": ASK, "completion": turns, "label": True})
