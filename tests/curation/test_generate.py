@@ -94,6 +94,16 @@ def test_a_row_that_is_answered_by_silence_is_dropped(toy: Toy, monkeypatch: pyt
     assert second[0]["curation"][0]["missing"] == 1
 
 
+def test_rows_of_one_prompt_are_answered_once(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    inner = generation.generate
+    monkeypatch.setattr(generation, "generate", lambda m, p, *a, **k: [seen.append(len(p)), inner(m, p, *a, **k)][1])
+    step = Generate(model=toy.model, each=2, max_new_tokens=6)
+    one, two, again = texts(answered(step, [ROWS[0], ROWS[1], ROWS[0] | {"id": "again"}]))
+    assert (one, seen) == (again, [2])
+    assert one != two
+
+
 def test_the_model_may_be_a_run(toy: Toy, toy_run: Run) -> None:
     step = Generate(model=str(toy_run.folder), each=1, temperature=0, max_new_tokens=12)
     sample = toy_run.samples()[0]

@@ -29,6 +29,7 @@ from grainline.types import spec
 
 if TYPE_CHECKING:
     from grainline.endpoint import Endpoint
+    from grainline.generation import Said
     from grainline.types import Record
 
 Answers = list[dict[str, Any]]
@@ -163,15 +164,19 @@ def _at_hand(spec: Generate, seed: int) -> Any:
             examples, problems = encoder.encode_all(window)
             if problems:
                 raise problems[0]
-            prompts = [speakers.place(one.prompt) if speakers.place else one.prompt for one in examples]
+            prompts = [tuple(speakers.place(one.prompt) if speakers.place else one.prompt) for one in examples]
+            distinct = list(dict.fromkeys(prompts))  # rows of one prompt would get the same answers
             ends = sorted({one.answers[0].ids[-1] for one in examples})
-            made = generation.generate(model, prompts, manner, each=spec.each, ends=ends, at_once=spec.positions)
-            for several in made:
-                words = [tokenizer.decode(list(said.ids), skip_special_tokens=True).strip() for said in several]
-                finish = ["stop" if said.ended else "length" for said in several]
-                yield [_made(spec, *one) for one in zip(words, finish, strict=True)]
+            made = generation.generate(model, distinct, manner, each=spec.each, ends=ends, at_once=spec.positions)
+            known = dict(zip(distinct, made, strict=True))
+            yield from ([_said(spec, tokenizer, one) for one in known[prompt]] for prompt in prompts)
 
     return answer
+
+
+def _said(spec: Generate, tokenizer: Any, said: Said) -> dict[str, Any]:
+    text = tokenizer.decode(list(said.ids), skip_special_tokens=True).strip()
+    return _made(spec, text, "stop" if said.ended else "length")
 
 
 def _by_server(spec: Generate, endpoint: Endpoint, records: Iterable[Record]) -> Iterator[Answers]:
