@@ -74,6 +74,14 @@ def test_an_interrupted_file_goes_on_and_ends_with_the_same_bytes(tmp_path: Path
     assert files[0] == files[1]
 
 
+def test_it_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(_embeddings, "SILENCE", -1.0)
+    filled(tmp_path, range(6), Numbers(), quiet=False)
+    assert capsys.readouterr().err.splitlines() == ["vectors of 4 of 6 rows", "vectors of 6 of 6 rows"]
+    filled(tmp_path / "quiet", range(6), Numbers())
+    assert capsys.readouterr().err == ""
+
+
 def test_half_precision_is_half_as_large(tmp_path: Path) -> None:
     filled(tmp_path, range(500), Numbers())
     half = filled(tmp_path, range(500), Numbers(), "float16")

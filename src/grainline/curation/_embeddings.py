@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from grainline import atomic, conversation, models
+from grainline import atomic, conversation, models, progress
 from grainline.data.encode import Encoder
 from grainline.errors import DataError, ModelError
 from grainline.types import Answer, Record
@@ -27,6 +28,7 @@ Item_ = TypeVar("Item_", contravariant=True)
 
 WINDOW = 256  # rows that are embedded together; results do not depend on where a job was interrupted
 TOKENS = 8192  # positions that a model reads at once
+SILENCE = 30.0  # seconds until something is said again
 
 
 class Embedder(Protocol[Item_]):
@@ -51,7 +53,9 @@ class Manner(NamedTuple):
     device: str = "auto"
 
 
-def filled(folder: Path, items: Iterable[Item], embed: Embedder[Item], precision: str = "float32") -> Array:
+def filled(
+    folder: Path, items: Iterable[Item], embed: Embedder[Item], precision: str = "float32", *, quiet: bool = True
+) -> Array:
     """(N, D) the vectors of ``items`` (which are gone through twice), in order, mapped from a file in ``folder``."""
     digest, number = hashlib.sha256(f"{embed.name} {precision}".encode()), 0
     for item in items:
@@ -63,6 +67,7 @@ def filled(folder: Path, items: Iterable[Item], embed: Embedder[Item], precision
     folder.mkdir(parents=True, exist_ok=True)
     done = _done(file)
     vectors: Any = np.load(file, mmap_mode="r+") if done else None
+    said = time.monotonic()
     for n, window in enumerate(_windows(items)):
         if n < done:
             continue
@@ -75,6 +80,9 @@ def filled(folder: Path, items: Iterable[Item], embed: Embedder[Item], precision
         vectors[n * WINDOW : n * WINDOW + len(window)] = made_BD
         vectors.flush()
         atomic.text(file.with_suffix(".done"), str(n + 1))
+        if time.monotonic() - said > SILENCE:
+            said = time.monotonic()
+            progress.say(f"vectors of {min(number, (n + 1) * WINDOW):,} of {number:,} rows", quiet=quiet)
     return np.load(file, mmap_mode="r")
 
 

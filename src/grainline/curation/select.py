@@ -170,11 +170,12 @@ class _Selecting:
         if spec.vectors:
             column = _embeddings.Column(spec.vectors)
             pairs = _Again(lambda: ((identity(row), row.get(spec.vectors)) for row in rows))
-            return _embeddings.filled(self.bench.folder, pairs, column, precision)
+            return _embeddings.filled(self.bench.folder, pairs, column, precision, quiet=self.bench.quiet)
         manner = _embeddings.Manner(spec.pooling, spec.of, spec.max_length, spec.dtype, spec.device)
         make = _embeddings.Causal if spec.encoder == "causal" else _embeddings.Sentences
         records = _Again(lambda: map(conversation, rows))
-        return _embeddings.filled(self.bench.folder, records, make(spec.model, manner), precision)
+        maker = make(spec.model, manner)
+        return _embeddings.filled(self.bench.folder, records, maker, precision, quiet=self.bench.quiet)
 
     # ----------------------------------------------------------------------------------------------------- scores
 
