@@ -18,6 +18,7 @@ A row's vector is the final hidden state of its last token, as in the paper, whi
 
 Differs: the filter is the greedy one in truth. (The released code is so at its default, one row at a time; in larger
 chunks it also drops rows that are near to a row of the chunk which is dropped itself.) The released sort is unstable.
+``centred`` is ours: final states of small models are all much alike, and 0.9 then leaves next to nothing.
 ``manhattan`` is left out: there the same comparison means its opposite. Long conversations add up, and score high;
 ``turns=last`` looks at the last exchange alone (ours), which is the one that training here reads.
 """
@@ -39,7 +40,7 @@ from grainline.rooms import text as written
 from grainline.types import spec
 
 if TYPE_CHECKING:
-    from grainline.curation._neighbours import Array, Kept
+    from grainline.curation._neighbours import Array, Directions, Kept
     from grainline.rewards._seam import Asked, Scoring
 
 ASKED = ("complexity", "quality")
@@ -72,6 +73,8 @@ class Select:
     """What must not be alike: whole conversations (the paper), or what is asked."""
     max_length: int = Field(2048, ge=2)
     """Tokens of a conversation that are read; the oldest turns go first."""
+    centred: bool = False
+    """Compare vectors without their mean over all rows (ours): states of one model have much in common."""
     search: Literal["auto", "exact", "hnsw"] = "auto"
     """Of neighbours: exact, or a graph that may overlook one (hnswlib); auto = exact where that takes minutes."""
     precision: Literal["float32", "float16"] = "float32"
@@ -149,16 +152,37 @@ class _Selecting:
     def _chosen(self, vectors_ND: Array, order: Array) -> list[Kept]:
         from grainline.curation import _neighbours
 
+        if not len(order):
+            return []
         spec, (rows, dims) = self.spec, vectors_ND.shape
+        directions = _neighbours.Directions(vectors_ND, centred=spec.centred)
+        self._look(directions)
         how = _neighbours.choose(rows, dims, spec.budget) if spec.search == "auto" else spec.search
         room = rows if spec.budget is None else min(rows, spec.budget)
-        near = _neighbours.Graph(dims, room) if how == "hnsw" else _neighbours.Exact(vectors_ND)
-        kept = list(_neighbours.greedy(vectors_ND, order, near, threshold=spec.threshold, budget=spec.budget))
-        self.facts = {"search": how, "dimensions": dims, "scored": len(order), "kept": len(kept)}
+        near = _neighbours.Graph(dims, room) if how == "hnsw" else _neighbours.Exact(directions)
+        kept = list(_neighbours.greedy(directions, order, near, threshold=spec.threshold, budget=spec.budget))
+        self.facts |= {"search": how, "dimensions": dims, "scored": len(order), "kept": len(kept)}
         if how == "hnsw":
-            looked, wrong = _neighbours.overlooked(vectors_ND, kept, spec.threshold)
+            looked, wrong = _neighbours.overlooked(directions, kept, spec.threshold)
             self.facts |= {"looked_at_exactly": looked, "of_these_too_near": wrong}
         return kept
+
+    def _look(self, directions: Directions) -> None:
+        """Note how much alike rows are that have nothing to do with each other, and say so if it is too much."""
+        import numpy as np
+
+        from grainline import progress
+
+        found = directions.similarities(np.random.default_rng(self.bench.seed))
+        if not len(found):
+            return
+        low, middle, high = (round(float(n), 3) for n in np.quantile(found, (0.05, 0.5, 0.95)))
+        self.facts["similarity_of_any_two"] = {"5%": low, "50%": middle, "95%": high}
+        if middle > self.spec.threshold:
+            remark = (
+                f"most rows are alike by these vectors (half of all pairs above {middle:g}): hardly any can be kept"
+            )
+            progress.say(f"{remark}. Set centred=true, another pooling, or a higher threshold.", quiet=self.bench.quiet)
 
     # ---------------------------------------------------------------------------------------------------- vectors
 
