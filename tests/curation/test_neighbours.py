@@ -100,7 +100,7 @@ def test_what_a_graph_overlooked_is_counted() -> None:
 def test_what_is_chosen_goes_by_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(50_000, 576, 6_000) == "exact"
     assert choose(3_000_000, 1024, None) == "hnsw"
-    assert choose(3_000_000, 1024, 1_000) == "exact"
+    assert choose(2_000_000, 1024, 1_000) == "exact"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choose(3_000_000, 1024, None) == "exact"
     with pytest.raises(ModelError, match=r"hnswlib is not installed.*grainline\[select\]"):

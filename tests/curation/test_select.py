@@ -312,16 +312,24 @@ def test_option_of(toy: Toy, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     assert [n for n, _ in ranked(made)] == [0, 2]
 
 
-@pytest.mark.parametrize("option", ["pooling", "max_length", "dtype"])
-def test_option_pooling(option: str, toy: Toy, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = {"pooling": "mean", "max_length": 12, "dtype": "bfloat16"}[option]
+def differs(toy: Toy, monkeypatch: pytest.MonkeyPatch, bench: Bench, **option: Any) -> None:
+    """Other vectors, as many and as long."""
     plain, _ = vectors_of(Select(model=toy.model), texts(toy), monkeypatch, bench)
-    other, _ = vectors_of(Select(model=toy.model, **{option: value}), texts(toy), monkeypatch, bench)
+    other, _ = vectors_of(Select(model=toy.model, **option), texts(toy), monkeypatch, bench)
     assert plain.shape == other.shape == (4, 32)
     assert np.abs(plain - other).max() > 1e-3
 
 
-test_option_max_length = test_option_dtype = test_option_pooling
+def test_option_pooling(toy: Toy, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    differs(toy, monkeypatch, bench, pooling="mean")
+
+
+def test_option_max_length(toy: Toy, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    differs(toy, monkeypatch, bench, max_length=12)
+
+
+def test_option_dtype(toy: Toy, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    differs(toy, monkeypatch, bench, dtype="bfloat16")
 
 
 def test_option_model(toy: Toy, toy_run: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,24 +354,32 @@ def test_option_precision(bench: Bench) -> None:
     assert sizes[1] - sizes[0] == 30 * 16 * 2
 
 
+class _Fake(_embeddings.Column):
+    """In the place of a sentence-transformers model: no two rows are alike."""
+
+    asked: ClassVar[list[Any]] = []
+
+    def __init__(self, model: str, manner: Any) -> None:
+        self.asked.append((model, manner))
+        super().__init__("fake")
+
+    def key(self, item: Any) -> bytes:
+        return item.id.encode()
+
+    def __call__(self, items: Sequence[Any]) -> Any:
+        return np.eye(len(items))
+
+
 def test_option_encoder(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
-    asked: list[Any] = []
-
-    class Fake(_embeddings.Column):
-        def __init__(self, model: str, manner: Any) -> None:
-            asked.append((model, manner))
-            super().__init__("fake")
-
-        def key(self, item: Any) -> bytes:
-            return item.id.encode()
-
-        def __call__(self, items: Sequence[Any]) -> Any:
-            return np.eye(len(items))
-
-    monkeypatch.setattr(_embeddings, "Sentences", Fake)
-    row = {"id": "a", "prompt": "p", "completion": "c", "complexity": 1, "quality": 1}
-    selected(Select(encoder="sentence-transformers", model="m", device="cpu", max_length=99), [row], bench)
-    assert asked == [("m", _embeddings.Manner("last", "conversation", 99, "auto", "cpu"))]
+    monkeypatch.setattr(_embeddings, "Sentences", _Fake)
+    selected(Select(encoder="sentence-transformers", model="m", max_length=99), BARE, bench)
+    assert _Fake.asked[-1] == ("m", _embeddings.Manner("last", "conversation", 99, "auto", "auto"))
 
 
-test_option_device = test_option_encoder
+def test_option_device(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    monkeypatch.setattr(_embeddings, "Sentences", _Fake)
+    selected(Select(encoder="sentence-transformers", model="m", device="cpu"), BARE, bench)
+    assert _Fake.asked[-1][1].device == "cpu"
+
+
+BARE = [{"id": "a", "prompt": "p", "completion": "c", "complexity": 1, "quality": 1}]

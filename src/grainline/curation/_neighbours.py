@@ -20,9 +20,9 @@ from grainline.errors import DataError, ModelError
 
 Array = np.ndarray[Any, Any]
 
-BLOCK = 256  # rows that are compared at once
+BLOCK = 1024  # rows that are compared at once
 AT_ONCE = 2**24  # numbers of kept rows that are read from the file at once: 64 MiB in float32
-EXACT = 1e13  # multiplications up to which exact is chosen: some minutes on a laptop
+EXACT = 3e12  # multiplications up to which exact is chosen: three minutes on two cores
 
 
 class Kept(NamedTuple):
