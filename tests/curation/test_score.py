@@ -168,6 +168,7 @@ def test_option_reward() -> None:
     assert row["curation"][0]["members"] == [[2.0, 0.5], [0.0, 0.0]]
     assert facts(Score(reward=both), PAIR)["alpha"] == pytest.approx(alpha([(2.0, 0.5), (0.0, 0.0)]), abs=1e-6)
     assert facts(Score(reward=Letters()), PAIR) == {"coverage": 1.0, "chosen_above_rejected": 1.0}
+    assert Score(reward=[Letters(), Letters(letter="s")]).reward == both
     with pytest.raises(SpecError, match="no method 'nothing' in rewards"):
         rooms.parse("curation", "score:reward=(nothing)")
     with pytest.raises(SpecError, match="score: no reward"):
@@ -179,6 +180,15 @@ def test_the_uncertainty_of_a_reward_that_knows_it_is_on_the_scale_of_its_scores
     assert row["chosen_uncertainty"] == 0.5 / 4
     (row,) = scored(Score(reward=Letters()), PAIR)
     assert "chosen_uncertainty" not in row
+
+
+def test_what_the_reward_reads_makes_another_job() -> None:
+    @spec
+    class Reading(Letters):
+        reads: ClassVar[tuple[str, ...]] = ("heads/qa",)
+
+    assert Score(reward=Reading()).reads == ("heads/qa",)
+    assert Score(reward=Letters()).reads == Score().reads == ()
 
 
 def test_option_aspects() -> None:
@@ -226,5 +236,6 @@ def test_agreement_with_what_the_data_says() -> None:
 def test_written_as_text() -> None:
     step = rooms.parse("curation", "score:reward=(judge:model=m),aspects=[safety]")
     assert rooms.text(step.reward) == "judge:model=m"
+    assert rooms.parse("curation", "score:reward=[(rules), (judge:model=m)]").reward.of[1].model == "m"
     both = "score:reward=(ensemble:of=[(rules:measure=sentiment), (judge:model=m)])"
     assert rooms.text(rooms.parse("curation", both)) == both

@@ -55,7 +55,8 @@ class Score:
     needs: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     reward: Any = None
-    """Who judges, in brackets: (rules:measure=length), (judge:model=NAME), (head:path=FOLDER)..."""
+    """Who judges, in brackets: (rules:measure=length), (judge:model=NAME), (head:path=FOLDER)...; a list is
+    an ensemble."""
     aspects: tuple[str, ...] = ()
     """What is judged: [correctness, safety]; empty = the answer all in all."""
     pieces: Literal["segments", "answer"] = "segments"
@@ -66,7 +67,8 @@ class Score:
     @field_validator("reward", mode="before")
     @classmethod
     def _resolved(cls, value: Any) -> Any:
-        return None if value is None else resolve("rewards", value)
+        jury = {"name": "ensemble", "of": list(value)} if isinstance(value, (list, tuple)) else value
+        return None if jury is None else resolve("rewards", jury)
 
     @field_validator("aspects")
     @classmethod
@@ -90,6 +92,11 @@ class Score:
             raise SpecError("no reward.", where="score", instead="Write score:reward=(rules:measure=length).")
         with self.reward.open(desk(bench, self.reward)) as opened:
             yield _Scoring(self, opened)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the reward reads from the disk: with other bytes there it is another job."""
+        return tuple(getattr(self.reward, "reads", ()))
 
     @property
     def bounds(self) -> tuple[float, float] | None:

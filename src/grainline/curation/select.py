@@ -108,7 +108,8 @@ class Select:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return () if self.vectors else (self.model,)
+        asked = (path for reward in self.rewards.values() for path in getattr(reward, "reads", ()))
+        return (*asked, *(() if self.vectors else (self.model,)))
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
