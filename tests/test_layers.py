@@ -44,7 +44,8 @@ SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimi
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
     "supervision": {"data"},  # where sentences are, which curation asks too
-    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"},
+    "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
+    | {"features"},  # of a frozen model
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts"},
 }
@@ -63,6 +64,7 @@ VERBS = frozenset(
         "conversation",
         "curate",
         "generation",
+        "reward_training",
         "publish",
     }
 )
@@ -94,6 +96,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forward": CURRENCY,
     "generation": frozenset(),
     "evaluation": CURRENCY | {"data", "forward", "generation"},
+    "features": CURRENCY | {"data", "forward", "models", "atomic", "progress"},
+    "reward_training": CURRENCY
+    | {"rooms", "data", "evaluation", "features", "models", "places", "progress", "provenance"}
+    | {"rewards._seam", "rewards._parts", "rewards.head", "rewards.head_torch"},  # it makes what head opens
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},

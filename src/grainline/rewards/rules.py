@@ -52,7 +52,7 @@ class Rules:
     better: Literal["near", "longer", "shorter"] = "near"
     """Of length: which side of the target is as good as the target itself; near = neither."""
     pattern: str = ""
-    """A regular expression. match counts it; exact reads the last that it finds in a piece (group 1, if there is one)."""
+    """A regular expression. match counts it; exact reads the last that it finds in a piece (group 1, if it has one)."""
     want: Literal["present", "absent"] = "present"
     """Of match: whether it is good or bad."""
     answer: str | int | float = ""
