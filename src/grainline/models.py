@@ -83,8 +83,11 @@ ALIASES = {
 # ------------------------------------------------------------------------------------------------- public
 
 
-def load(choice: ModelChoice | Choice | str, *, tokenizer: Any = None) -> LoadedModel:
-    """The model of ``choice`` on its device, with its tokenizer (read here, unless it was before).
+def load(
+    choice: ModelChoice | Choice | str, *, tokenizer: Any = None, kind: str = "AutoModelForCausalLM"
+) -> LoadedModel:
+    """The model of ``choice`` on its device, with its tokenizer (read here, unless it was before); ``kind`` is one of
+    :data:`grainline.pretrained.KINDS`.
 
     Raises:
         ModelError: nothing is called so, only pickled weights are there, the model needs its own code, it is no causal
@@ -98,7 +101,7 @@ def load(choice: ModelChoice | Choice | str, *, tokenizer: Any = None) -> Loaded
         options["attn_implementation"] = choice.attn_implementation
     if choice.load_in_4bit:
         options |= {"quantization_config": _four_bits(choice, dtype), "device_map": {"": where}}
-    model = pretrained.model(place.path, options, name=choice.name, gguf=place.gguf)
+    model = pretrained.model(place.path, options, name=choice.name, gguf=place.gguf, kind=kind)
     if not choice.load_in_4bit:
         model = model.to(where)
     if choice.gradient_checkpointing:
