@@ -38,6 +38,21 @@ def within(voice: conversation.Voice) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------- the two voices
 
 
+def test_whoever_is_named_answers(toy: Toy, toy_run: Run, tmp_path: Path) -> None:
+    """A run is its policy, an adapter's folder the same over the base that it names, a model itself."""
+    policy = within(conversation.load(toy_run.recipe, toy_run.adapter).voices[1])
+    base = logits(models.load(toy.model).model)
+    for name, expected in ((toy_run.folder, policy), (toy_run.adapter, policy), (toy.model, base)):
+        (voice,) = conversation.of(str(name)).voices
+        assert torch.equal(within(voice), expected)
+    assert (policy - base).abs().max() > 1e-3
+    (half,) = conversation.of(str(toy_run.folder), dtype="bfloat16").voices
+    assert next(half.model.parameters()).dtype == torch.bfloat16
+    (tmp_path / "recipe.yaml").write_bytes((toy_run.folder / "recipe.yaml").read_bytes())
+    with pytest.raises(RunError, match="no adapter yet"):
+        conversation.of(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("choices", "remark"),
     [

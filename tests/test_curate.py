@@ -288,8 +288,15 @@ def test_the_cache_makes_a_job_once(tmp_path: Path, double: str, monkeypatch: py
     how = {"seed": 0, "split": "train", "format": "", "skip_bad_rows": False, "quiet": True}
     first = cached(source(tmp_path), [double + ":Double"], **how)
     assert len(lines(first.path / "train.jsonl")) == 12
-    monkeypatch.setattr(curating, "_step", lambda *_, **__: pytest.fail("it was made again"))
-    assert cached(source(tmp_path), [double + ":Double"], **how) == first
+    monkeypatch.setattr(curating.journal, "carry", lambda *_, **__: pytest.fail("it was made again"))
+    assert cached(source(tmp_path), [double + ":Double"], **how, spend=False) == first
+
+
+def test_what_takes_a_model_is_not_made_merely_to_look(tmp_path: Path, double: str) -> None:
+    (tmp_path / "dear.py").write_text(STEP.replace("frozenset()", 'frozenset({"model"})'), encoding="utf-8")
+    with pytest.raises(RunError, match=r"yet to be curated, and .*dear.py:Double may take long.*grainline curate"):
+        cached(source(tmp_path), [f"{tmp_path}/dear.py:Double"], spend=False)
+    assert cached(source(tmp_path), [double + ":Double"], spend=False).facts["out"]["train"]["rows"] == 12
 
 
 def test_one_process_at_a_time(tmp_path: Path, double: str, capsys: pytest.CaptureFixture[str]) -> None:

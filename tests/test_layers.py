@@ -40,14 +40,20 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
-SHARED = {"adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"), "optimizers": ("_parts_torch",)}
+SHARED = {
+    "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
+    "optimizers": ("_parts_torch",),
+    "rewards": ("_rubric", "_verdicts", "_spread"),
+    "curation": ("_asking", "_edits", "_embeddings", "_neighbours"),
+}
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"features"},  # of a frozen model
+    | {"features", "endpoint", "ledger"},  # of a frozen model; a model over the network, and what it was paid for
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"rewards._seam", "rewards._parts"},
+    | {"rewards._seam", "rewards._parts"}
+    | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
 }
 """What a room or stage works with beside its own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
@@ -79,6 +85,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
     "places": frozenset(),
+    "ledger": frozenset(),
+    "endpoint": CURRENCY | {"ledger"},
     "models": CURRENCY | {"pretrained", "atomic", "places"},
     "probe": CURRENCY,
     "publish": CURRENCY,
@@ -89,8 +97,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
     "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
     "claim": CURRENCY | CHOICES,
-    "curate": CURRENCY | SEAMS | {"rooms", "data", "atomic", "places", "progress", "provenance"},
-    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress"},
+    "journal": CURRENCY | SEAMS | {"rooms", "data", "places", "progress", "provenance"},
+    "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},
+    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
     "forward": CURRENCY,
@@ -123,7 +132,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
-    "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation"},
+    "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation", "adapter_files"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},
     "averaging": CURRENCY | {"runs", "curation", "evaluation"},
@@ -201,8 +210,9 @@ def allowed_in_room(room: str, stem: str) -> set[str]:
     """
     method = stem.removesuffix("_torch")
     shared = set(SHARED.get(room, ()))
+    currency = {"_seam"} if room in STAGES else set()  # what passes between methods of a stage is defined in its seam
     own: dict[str, set[str]] = {"_parts": set(), "_seam": {"_parts"}, "__init__": set()} | {
-        part: {"_parts", *shared} for part in shared
+        part: {"_parts", *shared, *currency} for part in shared
     }
     kept = {"atomic", "places"} if stem == "_spectral" else set()  # decompositions are worth keeping on disk
     mine = own.get(stem, {"_parts", "_seam", method, f"{method}_torch", *shared})

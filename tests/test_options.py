@@ -260,6 +260,40 @@ def _(world: World) -> None:
     world.changes(**half)
 
 
+@case("curate")
+def _(world: World) -> None:
+    dropping = world.folder / "dropping.py"
+    dropping.write_text(DROPPING, encoding="utf-8")
+    run = align(**world.toy.choices(world.folder / "run", curate=[f"{dropping}:Dropping:every=4", "segment"], steps=1))
+    (read,) = json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))["data"]["train"]
+    assert (read["rows"], read["path"]) == (30, "pairs.jsonl, curated")
+    assert [step["made"] for step in read["curated"]["made"]] == [30, 30]
+    assert read["curated"]["made"][0]["dropped"] == {"each 4": 10}
+    assert [rooms.text(step) for step in run.recipe.curate] == [f"{dropping}:Dropping:every=4", "segment"]
+
+
+DROPPING = '''
+"""Drops each so many rows."""
+
+from contextlib import contextmanager
+from typing import ClassVar
+
+from grainline.curation._seam import Dropped
+from grainline.types import spec
+
+
+@spec
+class Dropping:
+    whole: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset()
+    every: int = 2
+
+    @contextmanager
+    def open(self, bench):
+        yield lambda rows: (Dropped(f"each {self.every}") if n % self.every == 0 else [r] for n, r in enumerate(rows))
+'''
+
+
 @case("evaluation.data.path")
 def _(world: World) -> None:
     assert world.evaluated().summary()["eval_test_rows"] == 16

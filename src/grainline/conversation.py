@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline import export, generation, models
+from grainline import recipe as recipes
+from grainline.adapter_files import CONFIG
 from grainline.data import fields
 from grainline.data.encode import Encoder
 from grainline.errors import RunError
@@ -80,25 +82,55 @@ def load(recipe: Recipe, adapter: Path, *, policy_only: bool = False) -> Speaker
     return Speakers((Voice("reference", start.eval(), nullcontext), policy), base.tokenizer, remark)
 
 
+def of(name: str, *, dtype: str = "auto", device: str = "auto") -> Speakers:
+    """Who answers by ``name``: a run's policy, a saved adapter over the base that it names, or a model that
+    :mod:`grainline.models` knows. ``dtype`` and ``device`` are those of a run's recipe where they say auto.
+
+    Raises:
+        RunError: the run has no adapter yet. ModelError: nothing is called so, or it does not fit.
+    """
+    folder = Path(name).expanduser()
+    said: dict[str, Any] = {key: v for key, v in (("dtype", dtype), ("device", device)) if v != "auto"}
+    if (folder / "recipe.yaml").is_file():
+        found = recipes.load(folder / "recipe.yaml")
+        found = dataclasses.replace(found, model=dataclasses.replace(found.model, **said))
+        return load(found, folder / "adapter", policy_only=True)
+    adapted = (folder / CONFIG).is_file()
+    choice = export.base_of(folder) if adapted else models.Choice(name)
+    loaded = models.load(choice._replace(**said))
+    model = export.load_adapter(loaded.model, folder).eval() if adapted else loaded.model
+    return Speakers((Voice("policy", model, nullcontext),), loaded.tokenizer, "")
+
+
 def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner, place: Place | None = None) -> Asked:
     """``turns``, which end with the user's, as the model reads them, with room for the answer.
 
     Raises:
         RunError: there is no room. ModelError, DataError: the template refuses these turns.
     """
-    space = window - manner.max_new_tokens
-    if space < 2:
-        raise RunError(
-            f"{manner.max_new_tokens} new tokens leave no room for a question: the model's window is {window}.",
-            where="--max-new-tokens",
-            instead=f"Choose at most {window // 2}.",
-        )
+    space = room(window, manner)
     fields.whole(turns[-1]["content"], where="the question")
     prompt = turns if tokenizer.chat_template else turns[-1]["content"]
     encoder = Encoder(tokenizer, max_length=space)
     example = encoder(Record("chat", prompt, (Answer("Yes."),), label=True, where="the conversation"))
     prompt_ids = place(example.prompt) if place else example.prompt
     return Asked(prompt_ids, (example.answers[0].ids[-1],), bool(encoder.counts["truncated_prompts"]))
+
+
+def room(window: int, manner: Manner) -> int:
+    """Tokens that a prompt may have, so that an answer still fits the model's window.
+
+    Raises:
+        RunError: hardly any.
+    """
+    space = window - manner.max_new_tokens
+    if space < 2:
+        raise RunError(
+            f"{manner.max_new_tokens} new tokens leave no room for a question: the model's window is {window}.",
+            where="max_new_tokens",
+            instead=f"Choose at most {window // 2}.",
+        )
+    return space
 
 
 def window(model: Any) -> int:

@@ -27,20 +27,21 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from grainline import atomic, places, provenance, rooms
-from grainline.curation._seam import Bench, Curation, Dropped, Row, identity
+from grainline import atomic, journal, places, provenance, rooms
+from grainline.curation._seam import Curation, Row, identity
 from grainline.data import files, formats, load
-from grainline.errors import DataError, GrainlineError, RunError, SpecError
-from grainline.progress import follow, say
+from grainline.errors import DataError, RunError, SpecError
+from grainline.progress import say
 
 REST = "train"
 """Where rows stand that name no split, in a folder of splits."""
+DEAR = frozenset({"reward", "model", "endpoint"})
+"""Needs of steps that are not carried out merely to see what would be."""
 
 
 class Curated(NamedTuple):
@@ -83,11 +84,32 @@ def curate(
 
 
 def cached(
-    source: Any, steps: Sequence[Any], *, seed: int, split: str, format: str, skip_bad_rows: bool, quiet: bool
+    source: Any,
+    steps: Sequence[Any],
+    *,
+    seed: int = 0,
+    split: str = "train",
+    format: str = "",
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    quiet: bool = True,
+    spend: bool = True,
 ) -> Curated:
-    """The same into a folder of the cache that belongs to this job alone; made once."""
-    job = _job(_Source(source, split, format, None, skip_bad_rows), steps, seed)
-    return _made(job, places.cache_dir() / "curated" / job.fingerprint, quiet=quiet)
+    """The same into a folder of the cache that belongs to this job alone; made once.
+
+    Raises:
+        RunError: steps that take a model would have to be carried out, and ``spend`` is False.
+    """
+    job = _job(_Source(source, split, format, limit, skip_bad_rows), steps, seed)
+    out = places.cache_dir() / "curated" / job.fingerprint
+    dear = [rooms.text(step) for step in job.steps if step.needs & DEAR]
+    if dear and not spend and not out.exists():
+        raise RunError(
+            f"the rows are yet to be curated, and {', '.join(dear)} may take long.",
+            where="curate",
+            instead="Make them first: grainline curate --recipe FILE.",
+        )
+    return _made(job, out, quiet=quiet)
 
 
 # --------------------------------------------------------------------------------------------------------- what it is
@@ -104,7 +126,7 @@ class _Source:
 
     def _read(self) -> tuple[str, Iterator[dict[str, Any] | DataError | formats.Skipped]]:
         name, rows = load.raw(self._source, **self._how)
-        return name, map(_identified, rows)
+        return name, load.named(rows)
 
     def facts(self) -> dict[str, Any]:
         """Name, digest and numbers: one pass over all rows, so that a bad one is found before the first step."""
@@ -127,16 +149,6 @@ class _Source:
             raise load.nothing(name, passed_over)
         found = {"path": name, **self._how, "digest": digest.hexdigest(), "rows": number}
         return found | {"left_out": bad, "passed_over": dict(passed_over)}
-
-
-def _identified(found: files.Row) -> dict[str, Any] | DataError | formats.Skipped:
-    if isinstance(found.row, (DataError, formats.Skipped)):
-        return found.row
-    try:
-        name = load.id_of(found.row, found.id, where=found.where)
-    except DataError as problem:
-        return problem
-    return {"id": name} | {key: value for key, value in found.row.items() if key != "id"}
 
 
 class _Job(NamedTuple):
@@ -198,9 +210,9 @@ def _made(job: _Job, out: Path, *, quiet: bool) -> Curated:
         rows: Iterable[Row] = job.source
         number, done = job.facts["source"]["rows"], []
         for n, step in enumerate(job.steps, start=1):
-            found = _step(step, rows, number, work / f"{n}.jsonl", seed=job.seed, quiet=quiet)
+            found = journal.carry(step, rows, number, work / f"{n}.jsonl", seed=job.seed, quiet=quiet)
             (work / f"{n - 1}.jsonl").unlink(missing_ok=True)
-            rows, number, done = _Kept(work / f"{n}.jsonl"), found["made"], [*done, found]
+            rows, number, done = journal.Kept(work / f"{n}.jsonl"), found["made"], [*done, found]
         if not number:
             why = "; ".join(f"{one['step']}: {why} ({n})" for one in done for why, n in one["dropped"].items())
             raise DataError("no row is left.", where=job.facts["source"]["path"], instead=f"Dropped were: {why}.")
@@ -276,121 +288,6 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What two jobs differ in."""
     wanted = json.loads(json.dumps(now))
     return [key for key in wanted if before.get(key) != wanted[key]]
-
-
-# ------------------------------------------------------------------------------------------------------------ one step
-
-
-class _Kept:
-    """The rows that a step made: read from its journal as often as one likes."""
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-
-    def __iter__(self) -> Iterator[Row]:
-        with self._journal.open("rb") as stream:
-            for line in stream:
-                made = json.loads(line)
-                if isinstance(made, list):
-                    yield from made
-
-
-class _Watched:
-    """Rows on their way into a step: how many were handed out, and the last of them for messages."""
-
-    def __init__(self, rows: Iterable[Row], start: int) -> None:
-        self.rows, self.start = rows, start
-        self.last: Row | None = None
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in islice(self.rows, self.start, None):
-            self.last = row
-            yield row
-
-
-def _step(step: Curation, rows: Iterable[Row], number: int, journal: Path, *, seed: int, quiet: bool) -> dict[str, Any]:
-    """Carry one step through, or on; what it did."""
-    told = journal.with_suffix(".json")
-    if told.is_file():
-        return json.loads(told.read_text(encoding="utf-8"))
-    name = rooms.text(step)
-    tally = _Tally()
-    if journal.is_file() and not step.whole:
-        tally.recover(journal)
-    given = _Watched(rows, tally.rows)
-    with journal.open("ab" if tally.rows else "wb") as stream, _naming(name, given):
-        _fill(step, given, number, stream, tally, seed=seed, quiet=quiet)
-    if tally.rows != number:
-        raise GrainlineError(f"{name} answered {tally.rows} of {number} rows: a fault of this step.")
-    found = {"step": name, "rows": number, "made": tally.made, "dropped": dict(sorted(tally.dropped.items()))}
-    provenance.write(told, found)
-    return found
-
-
-def _fill(
-    step: Curation, given: _Watched, number: int, stream: IO[bytes], tally: _Tally, *, seed: int, quiet: bool
-) -> None:
-    """Let the step make rows, and write them down one by one."""
-    name = rooms.name_of(type(step)).replace("/", "_")
-    kept = places.cache_dir() / "curation" / name
-    kept.mkdir(parents=True, exist_ok=True)
-    with step.open(Bench(kept, seed, quiet)) as makes:
-        for made in follow(makes(given), rooms.text(step), total=number, done=tally.rows, quiet=quiet):
-            said = made.why if isinstance(made, Dropped) else _numbered(made)
-            stream.write(files.line(said))
-            stream.flush()  # a process that is killed has then lost nothing that it was told
-            tally.add(said)
-
-
-class _Tally:
-    """What a journal tells: rows that went in, rows that were made, rows dropped and why."""
-
-    def __init__(self) -> None:
-        self.rows = self.made = 0
-        self.dropped: Counter[str] = Counter()
-
-    def add(self, said: Any) -> None:
-        self.rows += 1
-        if isinstance(said, list) and said:
-            self.made += len(said)
-        else:
-            self.dropped[said or "dropped"] += 1
-
-    def recover(self, journal: Path) -> None:
-        """Read what stands there; a line that was not finished is cut off, with all behind it."""
-        end = 0
-        with journal.open("r+b") as stream:
-            for line in stream:
-                try:
-                    said = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                self.add(said)
-                end += len(line)
-            stream.truncate(end)
-
-
-def _numbered(made: Sequence[Row]) -> list[Row]:
-    """Rows made of one, under ids of their own."""
-    copies: Counter[str] = Counter()
-    found = []
-    for row in made:
-        name = identity(row)
-        copies[name] += 1
-        found.append(row if copies[name] == 1 else {**row, "id": f"{name}#{copies[name]}"})
-    return found
-
-
-@contextlib.contextmanager
-def _naming(step: str, given: _Watched) -> Iterator[None]:
-    """Say of a row's fault which step met it, and at which row."""
-    try:
-        yield
-    except DataError as error:
-        where = error.where or (identity(given.last) if given.last is not None else "")
-        raise DataError(error.what, where=f"{step}, {where}", instead=error.instead) from error
 
 
 # ------------------------------------------------------------------------------------------------------------- the end

@@ -288,8 +288,15 @@ def _base_choice(
             return said
         known = {key: value for key, value in said.items() if key in models.Choice._fields}
         return models.Choice(**known | {"load_in_4bit": False})  # checking and merging want the base unrounded
-    if not (folder / CONFIG).is_file():
-        return str(folder)
+    return base_of(folder) if (folder / CONFIG).is_file() else str(folder)
+
+
+def base_of(folder: Path) -> models.Choice:
+    """The model that the adapter in ``folder`` says it was made for.
+
+    Raises:
+        ModelError: it does not say.
+    """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if not config.get("base_model_name_or_path"):
         raise ModelError("the adapter does not say what its base is.", where=str(folder), instead="Name it as base.")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from grainline import rooms
+from grainline import curate, rooms
 from grainline.data import collate, load, mixture
 from grainline.data.audit import audit
 from grainline.data.encode import Encoder
@@ -26,8 +26,10 @@ class Prepared(NamedTuple):
     facts: dict[str, Any]  # digests and counts, for the provenance
 
 
-def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
-    """Read, check, tokenise and mark every row of the recipe's data.
+def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True, spend: bool = True) -> Prepared:
+    """Read, check, tokenise and mark every row of the recipe's data, curated where it says so.
+
+    ``spend``: whether steps of curation that take a model may be carried out now, if they were not before.
 
     Raises:
         DataError: rows that cannot be used (unless ``skip_bad_rows``), or data without what a method needs.
@@ -41,12 +43,13 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True) -> Prepared:
             where="objective",
             instead=nearest(min(unmet), NEEDS),
         )
-    read = [_read(choice, recipe) for choice in recipe.data]
+    curated = [_curated(choice, recipe, quiet=quiet, spend=spend) for choice in recipe.data]
+    read = [found for found, _ in curated]
     mixed = mixture.mix([(f.records, c.weight) for f, c in zip(read, recipe.data, strict=True)], seed=recipe.seed)
     train, counts = _encode(mixed, read, recipe, tokenizer, quiet, train=True)
     held_out, described = prepare_held_out(recipe, recipe.evaluation.data, tokenizer, quiet=quiet)
     facts = {
-        "train": [_described(f) for f in read],
+        "train": [_described(found) | facts for found, facts in curated],
         "counts": counts,
         "tokens": _digest(train),
         "evaluation": described,
@@ -64,6 +67,16 @@ def prepare_held_out(
         examples[name], counts = _encode(found.records, [found], recipe, tokenizer, quiet)
         facts[name] = _described(found) | {"tokens": counts}
     return examples, facts
+
+
+def _curated(choice: DataChoice, recipe: Recipe, *, quiet: bool, spend: bool) -> tuple[load.Loaded, dict[str, Any]]:
+    """Training rows, and how they were made where the recipe has steps for it."""
+    if not recipe.curate:
+        return _read(choice, recipe), {}
+    how = {"split": choice.split, "format": choice.format, "skip_bad_rows": recipe.skip_bad_rows}
+    made = curate.cached(choice.path, recipe.curate, seed=recipe.seed, **how, quiet=quiet, spend=spend)
+    found = _read(DataChoice(path=str(made.path)), recipe)
+    return found._replace(name=f"{made.facts['source']['path']}, curated"), {"curated": made.facts}
 
 
 def _read(choice: DataChoice | HeldOutChoice, recipe: Recipe) -> load.Loaded:

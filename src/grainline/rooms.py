@@ -15,7 +15,7 @@ The grammar of a choice::
     value    true | false | null | number | word | "quoted text"
              [value, value]                           a list
              {key: value, key: value}                 a map
-             (choice)                                 a method inside a method
+             (choice)                                 a method inside a method, of a room that its seam may name
 
 ``+`` separates terms only with a space on each side, so 1e+3 is a number. :func:`parse` and :func:`text` are inverse.
 Nothing here imports torch.
@@ -348,7 +348,7 @@ def _value(room: str, raw: str) -> Any:
 
 def _bracketed(room: str, bracket: str, inside: str) -> Any:
     if bracket == "(":
-        return parse(room, inside)
+        return parse(getattr(importlib.import_module(f"grainline.{room}._seam"), "NESTED", room), inside)
     parts = _split(inside, ",") if inside else []
     if bracket == "[":
         return [_value(room, part) for part in parts]

@@ -182,6 +182,11 @@ def test_overrides_are_independent_of_their_order() -> None:
         ),
         ("model: m\ndata: d\nadapter: {name: lora, rnk: 8}", "{file}: adapter: lora has no option 'rnk'. Did you mean"),
         ("model: m\ndata: d\noptimizer: 'adamw:lr=[1'", "{file}: optimizer: ']' is missing in"),
+        (
+            "model: m\ndata: d\ncurate: [segmnt]",
+            "{file}: curate: no method 'segmnt' in curation/. Did you mean 'segment'?",
+        ),
+        ("model: m\ndata: d\ncurate: {name: segment, by: 3}", "{file}: curate: segment has no option 'by'."),
         ("model: m\ndata: d\nobjective: null", "{file}: objective: objectives cannot be None."),
     ],
 )
@@ -207,6 +212,11 @@ def test_a_mistake_in_a_file_is_one_sentence(tmp_path: Path, text: str, said: st
         (["objective.bta=1"], "override objective.bta=1: objective: dpo has no option 'bta'."),
         (["objective=dpo + sft", "objective.beta=1"], "objective.beta cannot be set, objective is not one named"),
         (["data=[a, b]", "data.split=x"], "override data.split=x: data.split cannot be set: data is a list."),
+        (
+            ["curate=segment:shortest=0"],
+            "override curate=segment:shortest=0: curate: segment:shortest: Input should be",
+        ),
+        (["curate.x=3"], "curate has no parts, so 'curate.x' cannot be set."),
         (["model.dtype=float8"], "override model.dtype=float8: model.dtype should be 'auto', 'float32'"),
     ],
 )
@@ -258,6 +268,7 @@ RICH = {
     "reference": "off",
     "steps": 7,
     "trackers": ["wandb"],
+    "curate": ["segment", {"name": "segment", "shortest": 9}],
 }
 
 
@@ -279,6 +290,7 @@ def test_what_is_dumped_loads_as_the_same(tmp_path: Path, given: dict[str, Any])
         ("model.revision=x", ["model.revision"]),
         ("data.weight=2", ["data.0.weight"]),
         ("data=[d.jsonl, e.jsonl]", ["data.1.path", "data.1.split", "data.1.format", "data.1.weight"]),
+        ("curate=[segment]", ["curate", "curate.0"]),
         ("epochs=2", ["epochs"]),
         ("out=elsewhere", []),
         ("trackers=[wandb]", []),

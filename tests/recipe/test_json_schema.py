@@ -42,6 +42,14 @@ def test_every_method_is_an_object_with_its_options(key: str, room: str) -> None
     assert found == {**methods, **{name: set() for name, preset in presets().items() if key in preset.choices}}
 
 
+def test_a_list_of_steps_holds_every_step_of_curation() -> None:
+    *_, steps = SCHEMA["properties"]["curate"]["anyOf"]
+    assert steps["type"] == "array"
+    text, objects = steps["items"]["anyOf"]
+    assert text["type"] == "string"
+    assert {entry["title"] for entry in objects["oneOf"]} == set(rooms.names("curation"))
+
+
 @pytest.mark.parametrize(
     ("given", "valid"),
     [
@@ -51,6 +59,9 @@ def test_every_method_is_an_object_with_its_options(key: str, room: str) -> None
         ({"model": "m", "data": "d", "objective": {"name": "dpo", "beta": 0.2}}, True),
         ({"model": "m", "data": "d", "adapter": {"name": "dora", "rank": 8}}, True),
         ({"model": "m", "data": "d", "evaluation": {"data": {"t": "t.jsonl"}, "every": 3}}, True),
+        ({"model": "m", "data": "d", "curate": "segment"}, True),
+        ({"model": "m", "data": "d", "curate": ["segment:language=de", {"name": "segment", "shortest": 3}]}, True),
+        ({"model": "m", "data": "d", "curate": [{"name": "segment", "short": 3}]}, False),
         ({"model": "m", "data": "d", "objective": {"name": "dpo", "bta": 0.2}}, False),
         ({"model": "m", "data": "d", "objective": {"beta": 0.2}}, False),
         ({"model": "m", "data": "d", "stepz": 3}, False),

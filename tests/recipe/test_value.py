@@ -32,6 +32,13 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
         Recipe(**LEAST | wrong)
 
 
+def test_steps_of_curation_are_values_in_order() -> None:
+    made = Recipe(**LEAST, curate=["segment", {"name": "segment", "shortest": 9}])
+    assert [rooms.text(step) for step in made.curate] == ["segment", "segment:shortest=9"]
+    assert Recipe(**LEAST, curate="segment").curate == made.curate[:1]
+    assert Recipe(**LEAST).curate == ()
+
+
 def test_a_recipe_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe(**LEAST).seed = 1  # type: ignore[misc]

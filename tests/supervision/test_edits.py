@@ -8,8 +8,9 @@ import pytest
 
 from _answers import GOLDEN
 from grainline import rooms
+from grainline.errors import DataError
 from grainline.recipe import presets
-from grainline.types import Answer, AnswerTokens, Example, Record
+from grainline.types import Answer, AnswerTokens, Example, Record, Span
 
 
 def marked(better: list[int], worse: list[int], text: str = "edits", end: int = 1) -> tuple[tuple[float, ...], ...]:
@@ -94,3 +95,22 @@ def test_option_kept() -> None:
 
 def test_option_end() -> None:
     assert marked([5, 9], [5, 8], "edits:end=0")[0] == (0, 1, 0)
+
+
+def spanned(better: tuple[Span, ...], worse: tuple[Span, ...], offsets: tuple[tuple[int, int], ...]) -> Example:
+    tokens = AnswerTokens(tuple(range(len(offsets))), offsets, (1.0,) * len(offsets))
+    record = Record("r", "Why?", (Answer("abcdef", better), Answer("abxyef", worse)), where="f:3")
+    return Example(record, (1,), (tokens, tokens))
+
+
+def test_option_marks() -> None:
+    """Kept marks are read from the data's spans of aspect "edit", and from no others."""
+    kept = rooms.parse("supervision", "edits:marks=kept")
+    offsets = ((0, 2), (2, 3), (3, 6), (6, 6))
+    edit, other = Span(3, 4, "edit", 1.0), Span(0, 6, "truth", 0.0)
+    better, worse = kept(spanned((edit, other), (other,), offsets)).answers
+    assert (better.weight, worse.weight) == ((0, 0, 1, 1), (0, 0, 0, 0))
+    with pytest.raises(DataError, match=r"f:3: no span of aspect 'edit'.*grainline curate edits"):
+        kept(spanned((other,), (), offsets))
+    with pytest.raises(DataError, match="the chat template rewrote an answer"):
+        kept(spanned((edit,), (), ((0, 0), (6, 6))))

@@ -26,6 +26,7 @@ Examples:
   grainline ls objectives                          which methods there are
   grainline show objective dpo                     equation, options, needs
   grainline check pairs.jsonl                      what is wrong with the data
+  grainline curate dedupe --data pairs.jsonl --out better.jsonl     better data, step by step
   grainline peek pairs.jsonl                       which tokens will speak, how loudly
   grainline plan recipe.yaml                       what it will take
   grainline align recipe.yaml objective=dpo seed=1 train

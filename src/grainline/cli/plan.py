@@ -34,7 +34,8 @@ def plan(
     Trainable parameters, tokens, steps, memory, time.
 
     Reads the data, the tokenizer and the model's configuration; no weight is downloaded or loaded, unless --probe
-    asks for real steps. The words are those of align. Nothing is written into the run's folder.
+    asks for real steps. The words are those of align. Nothing is written into the run's folder. Curated rows are made
+    and kept for align, unless a step of curation takes a model: then make them first with grainline curate.
 
     \b
     Examples:
@@ -58,7 +59,7 @@ def plan(
     from grainline.forecast import forecast
     from grainline.prepare import prepare
 
-    prepared = prepare(chosen, models.load_tokenizer(chosen.model), quiet=json)
+    prepared = prepare(chosen, models.load_tokenizer(chosen.model), quiet=json, spend=False)
     if beside:
         _compare({text: _forecast(other, prepared) for text, other in beside.items()}, json=json)
         return

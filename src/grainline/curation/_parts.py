@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from grainline.data import columns, fields
+from grainline.data import chat, columns, fields
 from grainline.errors import DataError
-from grainline.types import Record
+from grainline.types import Answer, Record
 
 
 def identity(row: Mapping[str, Any]) -> str:
@@ -17,12 +17,18 @@ def identity(row: Mapping[str, Any]) -> str:
 
 
 def record(row: Mapping[str, Any]) -> Record:
-    """The row as training would read it.
+    """The row as training would read it; a row of several answers as a record with all of them.
 
     Raises:
-        DataError: a row without chosen and rejected, completion, completions or messages; or one of them is unusable.
+        DataError: a row without chosen and rejected, completion, completions, messages or answers; or one is unusable.
     """
-    return columns.record(row, where=identity(row), id=identity(row))
+    name = identity(row)
+    if row.get("answers") is None:
+        return columns.record(row, where=name, id=name)
+    asked = row.get("prompt")
+    where = f"{name} prompt"
+    prompt = chat.prompt(asked, where=where) if fields.is_list(asked) else fields.text(asked, where=where)
+    return Record(name, prompt, tuple(Answer(one["text"]) for one in answers(row)), where=name)
 
 
 def answers(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ A step is a spec that is opened and then called with the rows::
 
 :class:`Dropped` (or any empty list) drops the row, several rows replace it. It may read ahead, to work in batches. What
 it makes depends on the rows, its options and ``bench.seed`` alone, so that a job which was killed goes on where it
-stopped and ends with the same bytes. It says of itself
+stopped and ends with the same bytes. What was opened may have a method ``told(rows)``, which is asked at the end and
+answers with facts for the provenance: of all rows that were made (those before an interruption too), in order, and of
+its own work. The step says of itself
 
 ============  ======================================================================================================
 ``whole``     False: what a row becomes depends on this row alone. True: on the others too (a selection, a split). Such
@@ -41,7 +43,10 @@ from typing import Any, NamedTuple, Protocol
 
 from grainline.curation._parts import identity
 
-__all__ = ["Bench", "Curation", "Dropped", "Row", "Step", "identity", "signed"]
+__all__ = ["NESTED", "Bench", "Curation", "Dropped", "Row", "Step", "identity", "signed"]
+
+NESTED = "rewards"
+"""What stands in brackets inside a step: ``score:reward=(rules:measure=length)``."""
 
 Row = Mapping[str, Any]
 Step = Callable[[Iterable[Row]], Iterator[Sequence[Row]]]

@@ -126,3 +126,8 @@ def after(turns: Any, *, prompt: Messages, where: str) -> Any:
         return turns
     whole = messages(turns, where=where)
     return whole[len(prompt) :] if whole[: len(prompt)] == prompt else turns
+
+
+def spoken(prompt: str | Messages) -> str:
+    """The words of a prompt, turn by turn."""
+    return prompt if isinstance(prompt, str) else "\n".join(str(turn.get("content") or "") for turn in prompt)

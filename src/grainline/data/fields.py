@@ -80,6 +80,9 @@ def parsed(value: Any, *, where: str) -> Any:
 FINE = ("spans", "segments", "aspect_scores")
 """Columns that judge parts of an answer, after the answer's name: ``chosen_spans`` and so on."""
 
+EDIT = "edit"
+"""Aspect of a span that marks what a revision changed (the step edits writes it, the supervision edits reads it)."""
+
 
 def with_spans(answer: Answer, row: Mapping[str, Any], name: str, *, where: str) -> Answer:
     """``answer``, called ``name`` in its row, with all that the row says of its parts."""
@@ -92,7 +95,7 @@ def with_spans(answer: Answer, row: Mapping[str, Any], name: str, *, where: str)
             raise DataError(f"{show(value)} is not a list.", where=f"{where} {name}_{kind}")
     if answer.messages:
         raise DataError("spans need an answer that is one plain text.", where=f"{where} {name}_{min(given)}")
-    length, scale = len(answer.text), _score_range(row, where=where)
+    length, scale = len(answer.text), score_range(row, where=where)
     found = [
         _span(s, length, where=f"{where} {name}_spans[{n}]", scale=scale) for n, s in enumerate(given.get("spans", ()))
     ]
@@ -105,7 +108,7 @@ def _matrix(
     """Spans of a score matrix, segments x aspects."""
     segments, scores = given.get("segments", ()), given.get("aspect_scores", ())
     if not scores:  # pieces that nobody has judged
-        _pieces(text, segments, where=f"{where} {name}_segments")
+        pieces(text, segments, where=f"{where} {name}_segments")
         return []
     if len(segments) != len(scores):
         raise DataError(
@@ -117,7 +120,7 @@ def _matrix(
             f"{show(names)} is not a list of names.", where=f"{where} aspect_names", instead='Write ["safety", ...].'
         )
     spans = []
-    for n, (start, stop) in enumerate(_pieces(text, segments, where=f"{where} {name}_segments")):
+    for n, (start, stop) in enumerate(pieces(text, segments, where=f"{where} {name}_segments")):
         here = f"{where} {name}_aspect_scores[{n}]"
         if not is_list(scores[n]) or len(scores[n]) != len(names):
             raise DataError(f"{show(scores[n])} is not a score for each of {len(names)} aspects.", where=here)
@@ -127,7 +130,7 @@ def _matrix(
     return spans
 
 
-def _pieces(text: str, segments: Sequence[Any], *, where: str) -> list[tuple[int, int]]:
+def pieces(text: str, segments: Sequence[Any], *, where: str) -> list[tuple[int, int]]:
     """Where the segments stand; given as texts they follow one another, white space between them aside."""
     if not all(isinstance(segment, str) for segment in segments):
         return [_place(segment, len(text), where=f"{where}[{n}]") for n, segment in enumerate(segments)]
@@ -144,7 +147,7 @@ def _pieces(text: str, segments: Sequence[Any], *, where: str) -> list[tuple[int
 _Scale = tuple[float, float] | None
 
 
-def _score_range(row: Mapping[str, Any], *, where: str) -> _Scale:
+def score_range(row: Mapping[str, Any], *, where: str) -> _Scale:
     given, here = parsed(row.get("score_range"), where=f"{where} score_range"), f"{where} score_range"
     if given is None:
         return None

@@ -82,6 +82,20 @@ def raw(
     return name, formats.converted(format, rows) if format else rows
 
 
+def named(rows: Iterable[files.Row]) -> Iterator[dict[str, Any] | DataError | formats.Skipped]:
+    """Raw rows, each with an ``id``: its own, or the file's name and its line."""
+    for where, default, row in rows:
+        if isinstance(row, (DataError, formats.Skipped)):
+            yield row
+            continue
+        try:
+            id = id_of(row, default, where=where)
+        except DataError as problem:
+            yield problem
+            continue
+        yield {"id": id} | {key: value for key, value in row.items() if key != "id"}
+
+
 def nothing(name: str, passed_over: Mapping[str, int]) -> DataError:
     """Says of a source without a row to use or to mend why that is."""
     why = f"no row makes a record: {', '.join(f'{n} {what}' for what, n in passed_over.items())}."

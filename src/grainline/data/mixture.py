@@ -21,17 +21,21 @@ def mix(sources: Sequence[tuple[Sequence[Record], float]], *, seed: int) -> list
     for number, (records, weight) in enumerate(sources):
         if not (math.isfinite(weight) and weight > 0):
             raise DataError(f"weight {weight!r} is not above zero.", where=f"source {number + 1}")
-        whole, share = divmod(weight, 1.0)
-        drawn.extend(record for _ in range(int(whole)) for record in records)
-        # A text seed gives each source its own stream, the same on every machine.
-        chance = random.Random(f"{seed}:{number}")
-        drawn.extend(
-            records[n] for n in sorted(chance.sample(range(len(records)), math.floor(share * len(records) + 0.5)))
-        )
+        whole, further = draw(len(records), weight, seed=seed, number=number)
+        drawn.extend(record for _ in range(whole) for record in records)
+        drawn.extend(records[n] for n in further)
     if not drawn:
         raise DataError("the mixture has no rows.", instead="Raise a weight or name more data.")
     same_kind(drawn)
     return _numbered(drawn)
+
+
+def draw(rows: int, weight: float, *, seed: int, number: int) -> tuple[int, list[int]]:
+    """How often all of a source's ``rows`` are drawn, and which of them once more; ``number`` is the source's place."""
+    whole, share = divmod(weight, 1.0)
+    # A text seed gives each source its own stream, the same on every machine.
+    chance = random.Random(f"{seed}:{number}")
+    return int(whole), sorted(chance.sample(range(rows), math.floor(share * rows + 0.5)))
 
 
 def _numbered(records: Sequence[Record]) -> list[Record]:

@@ -104,8 +104,8 @@ class Ledger:
             ]
             self.left.append(answers[0])
             self.right.append(answers[1] if record.is_pair else int(bool(record.label)))
-        self._asked += sketch.sketches([_asked(record) for record in records]).tobytes()
-        self._said += sketch.sketches([_said(record) for record in records]).tobytes()
+        self._asked += sketch.sketches([asked(record) for record in records]).tobytes()
+        self._said += sketch.sketches([said(record) for record in records]).tobytes()
 
     @property
     def distinct_prompts(self) -> int:
@@ -180,13 +180,13 @@ class Ledger:
         return Problem(kind, "warning", self.places[row], what, instead, self.places[other])
 
 
-def _asked(record: Record) -> list[str]:
+def asked(record: Record) -> list[str]:
     if isinstance(record.prompt, str):
         return sketch.words(record.prompt)
     return [word for turn in record.prompt for word in (turn["role"], *sketch.words(turn.get("content") or ""))]
 
 
-def _said(record: Record) -> list[str]:
+def said(record: Record) -> list[str]:
     """All answers' words, whichever was preferred."""
     return [word for answer in record.answers for word in ("\n", *sketch.words(answer.text))]
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from grainline.data import lengths, load, row_checks
+from grainline.data import chat, lengths, load, row_checks
 from grainline.data.fit import Fit, Fitted
 from grainline.data.formats import Skipped
 from grainline.data.problems import Collector, Group, Problem, unusable
@@ -125,7 +125,7 @@ class _Tally:
         self.problems.add(row_checks.odd(record, self.marks))
         self.counts.update(name for name, holds in _facts(record).items() if holds)
         self._judged(record)
-        texts = (_prompt(record), *(answer.text for answer in record.answers))
+        texts = (chat.spoken(record.prompt), *(answer.text for answer in record.answers))
         measured = {"characters": [len(t) for t in texts], "words": [len(t.split()) for t in texts]}
         if tokens:
             self.problems.add(tokens.problems)
@@ -197,12 +197,6 @@ def _facts(record: Record) -> dict[str, bool]:
         "rows with a weight": record.weight != 1.0,
         "rows with spans": any(answer.spans for answer in record.answers),
     }
-
-
-def _prompt(record: Record) -> str:
-    if isinstance(record.prompt, str):
-        return record.prompt
-    return "\n".join(str(turn.get("content") or "") for turn in record.prompt)
 
 
 def _parts(record: Record) -> tuple[str, ...]:

@@ -228,6 +228,20 @@ class Draft:
             source += f": {error.where}" if error.where else ""
             raise SpecError(error.what, where=source, instead=instead) from None
 
+    def steps(self, key: str) -> tuple[Any, ...]:
+        """The spec values of a list of steps of curation, resolved.
+
+        Raises:
+            SpecError: an unknown step or option, or a value it refuses.
+        """
+        said = self.said.get((key,), ())
+        steps = said if isinstance(said, (list, tuple)) else [said]
+        try:
+            return tuple(rooms.resolve("curation", step) for step in steps)
+        except SpecError as error:
+            source = ": ".join(filter(None, (self.where[(key,)], key, error.where)))
+            raise SpecError(error.what, where=source, instead=error.instead) from None
+
     def source(self, place: Place) -> str:
         """Where the value at ``place``, or the nearest thing around it, was said."""
         for end in range(len(place), 0, -1):

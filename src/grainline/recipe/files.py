@@ -68,9 +68,9 @@ def load(
             raise RecipeError(f"{key} is missing.", where=_name(source), instead=instead)
     if isinstance(tree["data"], dict):
         tree["data"] = [tree["data"]]
-    chosen = {key: draft.choice(key, DEFAULTS[key]) for key in ROOMS}
+    chosen = {key: draft.choice(key, DEFAULTS[key]) for key in ROOMS} | {"curate": draft.steps("curate")}
     try:
-        recipe = Recipe(**_at_home(tree), **chosen)
+        recipe = Recipe(**(_at_home(tree) | chosen))
     except pydantic.ValidationError as error:
         raise _refusal(error, draft) from None
     _check_best(recipe.evaluation, draft)
@@ -141,10 +141,9 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            return {
-                key: rooms.text(part) if key in ROOMS and value is recipe else plain(part)
-                for key, part in parts.items()
-            }
+            written = {key: rooms.text(part) for key, part in parts.items() if key in ROOMS and value is recipe}
+            written |= {"curate": list(map(rooms.text, recipe.curate))} if value is recipe else {}
+            return {key: written[key] if key in written else plain(part) for key, part in parts.items()}
         if isinstance(value, Mapping):
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, tuple) else value

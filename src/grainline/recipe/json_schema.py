@@ -24,6 +24,10 @@ def recipe_schema(recipe: type) -> dict[str, Any]:
     named = definitions["EvaluationChoice"]["properties"]["data"]
     named["additionalProperties"] = source
     _allow(named, _text("File, folder or hub id."), {"type": "array", "items": source})
+    step = {"anyOf": [_text("NAME or NAME:key=value, see grainline ls curation.")]}
+    step["anyOf"].append({"oneOf": _methods("curation", definitions)})
+    properties["curate"]["items"] = step
+    _allow(properties["curate"], *step["anyOf"])
     for key, room in ROOMS.items():
         described = {name: properties[key][name] for name in ("default", "description", "title")}
         properties[key] = {**described, "anyOf": [_text(f"NAME or NAME:key=value, see grainline ls {room}.")]}

@@ -122,6 +122,8 @@ class Recipe:
     """Which model, and how it is held."""
     data: tuple[DataChoice, ...] = Field(min_length=1)
     """Training records: one source or a mixture."""
+    curate: tuple[Any, ...] = ()
+    """Steps of curation that training records go through first, in order, each source by itself; made once and kept."""
     evaluation: EvaluationChoice = EvaluationChoice()
     """Held-out data, when to look at it, and what follows from it."""
     checkpoints: CheckpointChoice = CheckpointChoice()
@@ -215,6 +217,12 @@ class Recipe:
     @classmethod
     def _resolve(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         return rooms.resolve(ROOMS[str(info.field_name)], value)
+
+    @field_validator("curate", mode="before")
+    @classmethod
+    def _steps(cls, value: Any) -> Any:
+        steps = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(rooms.resolve("curation", step) for step in steps)
 
 
 MAY_CHANGE = {

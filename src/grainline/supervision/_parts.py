@@ -1,4 +1,4 @@
-"""Who an answer's partner is."""
+"""Who an answer's partner is, and whether its tokens can be found in its text."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def partners(example: Example) -> tuple[AnswerTokens, AnswerTokens]:
         )
     chosen, rejected = example.answers
     return chosen, rejected
+
+
+def unplaced(tokens: AnswerTokens) -> bool:
+    """Whether no token stands for any text: the chat template rewrote the answer."""
+    return all(start >= stop for start, stop in tokens.offsets)

@@ -5,9 +5,12 @@ added or replaced weigh ``added``; tokens of the original that it removed or rep
 share weighs ``kept``. The end-of-turn token of the better answer weighs ``end`` (the release rewards it always), that
 of the worse one ``kept``.
 
-Edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest first. It is
+With ``marks=found`` edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest first. It is
 deterministic and needs no package; where several scripts exist it may mark a token more than the shortest
-(Levenshtein), which the release uses. The weights of the worse answer are positive: how loudly a removed token speaks
+(Levenshtein), which the release uses. With ``marks=kept`` they stand in the data: spans of aspect "edit", which the step
+``edits`` of curation writes along a shortest script between words; a token that shares a character with one is marked.
+
+The weights of the worse answer are positive: how loudly a removed token speaks
 is said here, that it is to become unlikelier is the objective's doing (``signed-sft`` for FIGA, ``dpo`` and others as
 well). A negative weight turns its token round.
 
@@ -18,12 +21,15 @@ answers that tokenise alike leave the end-of-turn token alone to speak.
 from __future__ import annotations
 
 import difflib
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from grainline.supervision._parts import partners
-from grainline.types import AnswerTokens, Example, spec
+from grainline.data.fields import EDIT
+from grainline.errors import DataError
+from grainline.supervision._parts import partners, unplaced
+from grainline.types import Answer, AnswerTokens, Example, spec
 
 
 @spec
@@ -40,16 +46,53 @@ class Edits:
     end: float = Field(1.0, allow_inf_nan=False)
     """Weight of the better answer's end-of-turn token; 1 as released."""
 
+    marks: Literal["found", "kept"] = "found"
+    """Where edits come from: found = looked for on token ids; kept = the data's spans of aspect edit."""
+
     def __call__(self, example: Example) -> Example:
         better, worse = partners(example)
-        matcher = difflib.SequenceMatcher(None, _words(worse), _words(better), autojunk=False)
-        added, removed = [self.added] * len(better.ids), [self.removed] * len(worse.ids)
-        for at, to, length in matcher.get_matching_blocks():
-            removed[at : at + length] = added[to : to + length] = [self.kept] * length
-        added[len(_words(better)) :] = [self.end] * (len(better.ids) - len(_words(better)))
-        removed[len(_words(worse)) :] = [self.kept] * (len(worse.ids) - len(_words(worse)))
+        if self.marks == "kept":
+            new, old = self._kept(example)
+        else:
+            new, old = _found(_words(better), _words(worse))
+        added = [self.added if mark else self.kept for mark in new]
+        removed = [self.removed if mark else self.kept for mark in old]
+        added += [self.end] * (len(better.ids) - len(added))
+        removed += [self.kept] * (len(worse.ids) - len(removed))
         marked = (better._replace(weight=tuple(added)), worse._replace(weight=tuple(removed)))
         return example._replace(answers=marked)
+
+    def _kept(self, example: Example) -> list[list[bool]]:
+        answers = example.record.answers
+        if not any(span.aspect == EDIT for answer in answers for span in answer.spans):
+            raise DataError(
+                f"no span of aspect {EDIT!r}.",
+                where=example.record.where,
+                instead="Put the data through grainline curate edits, or choose supervision=edits:marks=found.",
+            )
+        if any(answer.spans and unplaced(tokens) for answer, tokens in zip(answers, example.answers, strict=True)):
+            raise DataError(
+                "the chat template rewrote an answer, so its marks have no place among the tokens.",
+                where=example.record.where,
+                instead="Remove the row, or choose supervision=edits:marks=found.",
+            )
+        return [_overlaps(answer, tokens) for answer, tokens in zip(answers, example.answers, strict=True)]
+
+
+def _found(better: Sequence[int], worse: Sequence[int]) -> tuple[list[bool], list[bool]]:
+    """Whether each id is new, and whether each is gone."""
+    new, old = [True] * len(better), [True] * len(worse)
+    matcher = difflib.SequenceMatcher(None, worse, better, autojunk=False)
+    for at, to, length in matcher.get_matching_blocks():
+        old[at : at + length] = new[to : to + length] = [False] * length
+    return new, old
+
+
+def _overlaps(answer: Answer, tokens: AnswerTokens) -> list[bool]:
+    """Whether each token of the text shares a character with a mark."""
+    marks = [(span.start, span.stop) for span in answer.spans if span.aspect == EDIT]
+    offsets = tokens.offsets[: len(_words(tokens))]
+    return [any(a < stop and start < b for start, stop in marks) for a, b in offsets]
 
 
 def _words(answer: AnswerTokens) -> tuple[int, ...]:

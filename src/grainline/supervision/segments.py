@@ -27,6 +27,7 @@ from pydantic import Field, field_validator
 
 from grainline.data.sentences import sentences
 from grainline.errors import DataError
+from grainline.supervision._parts import unplaced
 from grainline.types import NEUTRAL, Answer, AnswerTokens, Example, Span, spec
 
 
@@ -68,7 +69,7 @@ class Segments:
         record = example.record
         desirable = (True, False) if record.is_pair else (bool(record.label),)
         marked = list(zip(record.answers, example.answers, desirable, strict=True))
-        if any(answer.spans and _unplaced(tokens) for answer, tokens, _ in marked):
+        if any(answer.spans and unplaced(tokens) for answer, tokens, _ in marked):
             raise DataError(
                 "the chat template rewrote an answer, so its spans have no place among the tokens.",
                 where=record.where,
@@ -78,7 +79,7 @@ class Segments:
 
     def _mark(self, answer: Answer, tokens: AnswerTokens, desirable: bool) -> AnswerTokens:
         pieces = self.pieces(answer)
-        if _unplaced(tokens):  # an answer of several turns: nobody judged its parts
+        if unplaced(tokens):  # an answer of several turns: nobody judged its parts
             pieces = [Segment(0, len(answer.text), NEUTRAL, False)]
         place = _places(answer.text, tokens.offsets, pieces)
         present = {i: k for k, i in enumerate(sorted(set(place)))}  # a piece may have been cut away
@@ -164,11 +165,6 @@ def _tile(spans: Sequence[Span], length: int) -> bool:
             return False
         covered = max(covered, span.stop)
     return covered >= length
-
-
-def _unplaced(tokens: AnswerTokens) -> bool:
-    """Whether no token stands for any text."""
-    return all(start >= stop for start, stop in tokens.offsets)
 
 
 def _divided(values: Sequence[float], by: float) -> list[float]:
