@@ -71,6 +71,7 @@ VERBS = frozenset(
         "curate",
         "generation",
         "reward_training",
+        "scoring",
         "publish",
     }
 )
@@ -105,6 +106,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forward": CURRENCY,
     "generation": frozenset(),
     "evaluation": CURRENCY | {"data", "forward", "generation"},
+    "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
     "features": CURRENCY | {"data", "forward", "models", "atomic", "progress"},
     "reward_training": CURRENCY
     | {"rooms", "data", "evaluation", "features", "models", "places", "progress", "provenance"}

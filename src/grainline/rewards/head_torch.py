@@ -149,7 +149,35 @@ def _descend(network: Linear, taught: Lesson, loss: Loss, decay: float, steps: i
     optimizer.step(penalised)
 
 
-LEARNERS: dict[str, tuple[Learner, Callable[..., nn.Module]]] = {"backprop": (backprop, Linear)}
+def equilibrium(taught: Lesson, held: Lesson, loss: Loss, seed: int, **options: Any) -> nn.Module:
+    """A recurrent network that comes to rest, taught by equilibrium propagation; ``options`` are its
+    :class:`~grainline.rewards.equilibrium.Settings`. It says NaN of a piece on which it does not settle."""
+    from grainline.rewards import equilibrium as ep
+
+    def lesson(of: Lesson) -> ep.Lesson:
+        if loss.name == "pairs":
+            target, weight = torch.ones_like(of.target.chunk(2)[0]), of.weight.chunk(2)[0]
+            return ep.Lesson.of(ep.LIKELIHOOD, of.features, target, weight, paired=True)
+        kind = ep.SQUARES if loss.name == "squares" else ep.LIKELIHOOD
+        if loss.thresholds is not None and loss.levels is not None:
+            kind = ep.ordinal(loss.thresholds.double(), loss.levels.double())
+        return ep.Lesson.of(kind, of.features, of.target, of.weight)
+
+    settings = ep.Settings(**options)
+    fitted = ep.fit(lesson(taught), settings, seed=seed, held=lesson(held))
+    return ep.Head.of(fitted.weights, settings).eval()
+
+
+def _equilibrium(**shape: Any) -> nn.Module:
+    from grainline.rewards.equilibrium import Head
+
+    return Head(**shape)
+
+
+LEARNERS: dict[str, tuple[Learner, Callable[..., nn.Module]]] = {
+    "backprop": (backprop, Linear),
+    "equilibrium": (equilibrium, _equilibrium),
+}
 """Way of learning -> how a member is fitted, and how it is built again from its ``shape``."""
 
 
@@ -192,7 +220,7 @@ def teach(
         held_N = fold_N == k
         member = fit(_rows(lesson, ~held_N), _rows(lesson, held_N), loss, seed + k, **options)
         with torch.no_grad():
-            unseen[held_N] = member(lesson.features[held_N])
+            unseen[held_N] = member(lesson.features[held_N]).to(unseen.dtype)
         members.append(member)
     return Taught(members, unseen)
 
@@ -220,21 +248,22 @@ class Trained(NamedTuple):
         """(members, S, A) from 0, wrong, to 1, right; strengths in nats, without bounds, of a head taught on pairs."""
         slope_A, offset_A = torch.tensor([tuple(platt) for platt in self.calibration]).T
         with torch.no_grad():
-            latent_MSA = torch.stack([member(self.scale(features_SD)) for member in self.members])
+            latent_MSA = torch.stack([member(self.scale(features_SD)).float() for member in self.members])
             said_MSA = slope_A * self.loss.log_odds(latent_MSA) + offset_A
         return said_MSA if self.loss.name == "pairs" else said_MSA.sigmoid()
 
 
 def calibrated(loss: Loss, unseen_NA: Tensor, lesson: Lesson) -> tuple[Platt, ...]:
     """Each aspect's calibration on what was said of rows not seen."""
-    said_NA = loss.log_odds(unseen_NA)
+    said_NA = loss.log_odds(unseen_NA.nan_to_num())
+    weight_NA = lesson.weight * unseen_NA.isfinite()  # a member may be silent
     if loss.name == "pairs":
         chosen, rejected = said_NA.chunk(2)
-        apart, weight = (chosen - rejected)[:, 0], lesson.weight.chunk(2)[0][:, 0]
+        apart, weight = (chosen - rejected)[:, 0], weight_NA.chunk(2)[0][:, 0]
         both = torch.cat([apart, -apart]).tolist(), [1.0] * len(apart) + [0.0] * len(apart)
         return (Platt(platt(*both, weight.repeat(2).tolist()).slope, 0.0),)
     return tuple(
-        platt(said_NA[:, a].tolist(), lesson.target[:, a].tolist(), lesson.weight[:, a].tolist())
+        platt(said_NA[:, a].tolist(), lesson.target[:, a].tolist(), weight_NA[:, a].tolist())
         for a in range(said_NA.shape[1])
     )
 
