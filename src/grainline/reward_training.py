@@ -96,7 +96,7 @@ def train(
     lessons = _lessons(read.records, plan, read.name)
     model = models.load(models.Choice(plan.model, plan.revision, plan.dtype, plan.device))
     taken = Taken(plan.layers, plan.pool, plan.max_tokens)
-    features = Features(model, places.cache_dir() / "rewards" / "features", taken, quiet=quiet)
+    features = Features(model, _desk("head") / "features", taken, quiet=quiet)
     base = {
         "name": plan.model,
         "revision": plan.revision,
@@ -110,6 +110,11 @@ def train(
     facts = _teach(lessons, rows, plan, facts, Path(out))
     say(f"head: {out}, {time.monotonic() - began:.0f} s", quiet=quiet)
     return facts
+
+
+def _desk(name: str) -> Path:
+    """Where rewards of that name work, here as in curation: features that were read once are read once."""
+    return places.cache_dir() / "rewards" / name.replace("/", "_")
 
 
 class _Lessons(NamedTuple):
@@ -206,8 +211,7 @@ def _teach(lessons: _Lessons, rows: Sequence[_Row], plan: Plan, facts: dict[str,
         "unseen": _unseen(lessons, rows, loss.log_odds(taught.unseen_NA).tolist(), calibration),
         "made": provenance.gathered(),
     }
-    head.save(out, head.Trained(scale, loss, taught.members, calibration), facts)
-    return facts
+    return head.save(out, head.Trained(scale, loss, taught.members, calibration), facts)
 
 
 def _unseen(
@@ -272,7 +276,7 @@ def evaluate(
     if not wanted and not read.records[0].is_pair:
         lessons, wanted = judged.as_wholes(read.records), ("",)
     pairs = [record for record in read.records if record.is_pair]
-    with spec.open(Desk(places.cache_dir() / "rewards", seed, quiet)) as opened:
+    with spec.open(Desk(_desk(rooms.name_of(type(spec))), seed, quiet)) as opened:
         asked = [Asked(one.prompt, one.answer, one.pieces, wanted) for one in lessons]
         said = list(opened.score(track(asked, "scoring pieces", quiet=quiet))) if asked else []
         duels = [Duel(record.prompt, *(answer.text for answer in record.answers)) for record in pairs]

@@ -268,8 +268,9 @@ def calibrated(loss: Loss, unseen_NA: Tensor, lesson: Lesson) -> tuple[Platt, ..
     )
 
 
-def save(folder: Path, trained: Trained, facts: Mapping[str, Any]) -> None:
-    """``head.safetensors`` and ``head.json``, the whole folder or nothing; an older one is replaced."""
+def save(folder: Path, trained: Trained, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """``head.safetensors`` and ``head.json``, the whole folder or nothing; an older one is replaced. What the latter
+    says."""
     from safetensors.torch import save_file
 
     tensors = {"mean": trained.scale.mean, "deviation": trained.scale.deviation}
@@ -277,7 +278,8 @@ def save(folder: Path, trained: Trained, facts: Mapping[str, Any]) -> None:
         tensors |= {"thresholds": trained.loss.thresholds, "levels": trained.loss.levels}
     for k, member in enumerate(trained.members):
         tensors |= {f"member.{k}.{name}": tensor for name, tensor in member.state_dict().items()}
-    numbers = {
+    told = {
+        **facts,
         "loss": trained.loss.name,
         "members": len(trained.members),
         "shape": trained.members[0].shape,
@@ -285,7 +287,8 @@ def save(folder: Path, trained: Trained, facts: Mapping[str, Any]) -> None:
     }
     with atomic.folder(folder) as made:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, made / "head.safetensors")
-        (made / "head.json").write_text(json.dumps({**facts, **numbers}, indent=1, default=str), encoding="utf-8")
+        (made / "head.json").write_text(json.dumps(told, indent=1, default=str), encoding="utf-8")
+    return told
 
 
 def load(folder: Path, facts: Mapping[str, Any]) -> Trained:
