@@ -60,6 +60,10 @@ class Head:
     def between(self) -> tuple[float, float] | None:
         return None if self.path and facts(self.path)["loss"] == "pairs" else (0.0, 1.0)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.path,) if self.path else ()
+
     @contextlib.contextmanager
     def open(self, desk: Desk) -> Iterator[Judging]:
         from grainline import models

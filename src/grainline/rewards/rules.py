@@ -97,6 +97,10 @@ class Rules:
     def between(self) -> tuple[float, float]:
         return (-1.0, 1.0) if self.measure == "sentiment" else (0.0, 1.0)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.answers,) if self.answers else ()
+
     @contextlib.contextmanager
     def open(self, desk: Desk) -> Iterator[Ruled]:
         yield Ruled(self._rule())
