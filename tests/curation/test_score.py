@@ -187,7 +187,7 @@ def test_what_the_reward_reads_makes_another_job() -> None:
     class Reading(Letters):
         reads: ClassVar[tuple[str, ...]] = ("heads/qa",)
 
-    assert Score(reward=Reading()).reads == ("heads/qa",)
+    assert Score(reward=Reading()).reads == Score(reward=[Letters(), Reading()]).reads == ("heads/qa",)
     assert Score(reward=Letters()).reads == Score().reads == ()
 
 

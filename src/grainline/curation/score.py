@@ -111,11 +111,6 @@ class Score:
         return unit(value if self.reward.between else min(max(value, worst), best), self.bounds)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """What the jury reads from the disk: with other bytes there it is another job."""
-        return tuple(path for reward in self.jury for path in getattr(reward, "reads", ()))
-
-    @property
     def names(self) -> tuple[str, ...]:
         """What the columns of the matrix are called."""
         return self.aspects or (OVERALL,)
