@@ -10,9 +10,11 @@ import pytest
 
 from _endpoint import Body, Fail, Reaction, Say, serving
 from grainline import generation, models, rooms
+from grainline.curate import curate
 from grainline.curation import generate
 from grainline.curation._seam import Bench, Dropped
 from grainline.curation.generate import Generate
+from grainline.data import load
 from grainline.errors import RunError
 
 if TYPE_CHECKING:
@@ -272,6 +274,40 @@ def test_option_timeout(tmp_path: Path) -> None:
     with serving(Hang(3.0), otherwise=lambda body: Say("yes")) as slow:
         made = answered(remote(slow, timeout=0.2, at_once=1), ROWS[:1], tmp_path)
     assert texts(made) == [["yes"]]
+
+
+def test_from_prompts_to_pairs_whatever_stops_the_job(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """generate, segment, score and pair on the runner: rows that training reads, and the same bytes after a stop."""
+    rows = [{"id": f"r{n}", "prompt": ask(f"tell me of the sea {n}")} for n in range(7)]
+    steps = [f"generate:model={toy.model},each=3,max_new_tokens=12", "segment", "score:reward=(rules:target=3)", "pair"]
+    monkeypatch.setattr(generate, "ROWS", 2)
+    whole = curate(rows, steps, tmp_path / "whole.jsonl")
+    made = load.read(str(whole.path))
+    assert not made.problems
+    assert all(record.answers[0].spans and record.margin > 0 for record in made.records)
+    facts = [step.get("facts") for step in whole.facts["made"]]
+    assert facts[0]["made"] + facts[0]["missing"] == 21
+    assert 0 < facts[2]["coverage"] <= 1
+    assert len(made.records) == whole.facts["made"][3]["made"] >= 3
+
+    calls: list[int] = []
+    inner = generation.generate
+
+    def stopping(model: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+        calls.append(len(prompts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return inner(model, prompts, *rest, **more)
+
+    monkeypatch.setattr(generation, "generate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        curate(rows, steps, tmp_path / "stopped.jsonl")
+    again = curate(rows, steps, tmp_path / "stopped.jsonl")
+    assert calls == [2, 2, 2, 2, 1]  # the third window was lost, and nothing else was made again
+    assert again.path.read_bytes() == whole.path.read_bytes()
+    assert again.facts == whole.facts
 
 
 def test_written_as_text() -> None:
