@@ -98,7 +98,7 @@ class Exact:
 class Graph:
     """Asks a navigable small-world graph of the kept rows; one thread, so that it is the same each time."""
 
-    def __init__(self, dims: int, room: int) -> None:
+    def __init__(self, dims: int, room: int = 4096) -> None:
         if importlib.util.find_spec("hnswlib") is None:
             raise ModelError("hnswlib is not installed.", where="search=hnsw", instead="pip install grainline[select].")
         import hnswlib
@@ -109,7 +109,10 @@ class Graph:
         self.index.set_num_threads(1)
 
     def add(self, rows: Sequence[int], unit_ND: Array) -> None:
-        self.index.add_items(unit_ND, rows, num_threads=1)
+        if (wanted := self.index.element_count + len(rows)) > self.index.max_elements:
+            self.index.resize_index(max(wanted, 2 * self.index.max_elements))
+        if len(rows):
+            self.index.add_items(unit_ND, rows, num_threads=1)
 
     def nearest(self, unit_BD: Array) -> Array:
         if not self.index.element_count:

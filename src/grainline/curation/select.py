@@ -96,10 +96,13 @@ class Select:
         return self
 
     @property
-    def rewards(self) -> dict[str, Any]:
-        """Which of the two are asked for, and whom."""
+    def rewards(self) -> dict[tuple[str, ...], Any]:
+        """What is asked for, and whom: one reward for both is asked once, and a judge paid once."""
         asked = {name: getattr(self, name) for name in ASKED}
-        return {name: reward for name, reward in asked.items() if reward is not None and not isinstance(reward, str)}
+        asked = {name: one for name, one in asked.items() if one is not None and not isinstance(one, str)}
+        if len(asked) == 2 and self.complexity == self.quality:
+            return {ASKED: self.quality}
+        return {(name,): one for name, one in asked.items()}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -116,14 +119,14 @@ class Select:
         from grainline.curation._asking import desk
 
         with ExitStack() as stack:
-            asked = {name: stack.enter_context(one.open(desk(bench, one))) for name, one in self.rewards.items()}
+            asked = {names: stack.enter_context(one.open(desk(bench, one))) for names, one in self.rewards.items()}
             yield _Selecting(self, bench, asked)
 
 
 class _Selecting:
     """The step, opened."""
 
-    def __init__(self, spec: Select, bench: Bench, rewards: Mapping[str, Scoring]) -> None:
+    def __init__(self, spec: Select, bench: Bench, rewards: Mapping[tuple[str, ...], Scoring]) -> None:
         self.spec, self.bench, self.rewards = spec, bench, rewards
         self.facts: dict[str, Any] = {}
 
@@ -131,20 +134,21 @@ class _Selecting:
         import numpy as np
 
         score = np.fromiter(self._scores(rows), float)
-        order = np.argsort(-score, kind="stable")[: np.isfinite(score).sum()]  # NaN sorts last
+        order = np.argsort(-score, kind="stable")[: (~np.isnan(score)).sum()]  # NaN sorts last
         chosen = self._chosen(self._vectors(rows), order)
         kept = {one.row: (rank, one) for rank, one in enumerate(chosen, start=1)}
-        full = self.spec.budget is not None and len(kept) == self.spec.budget
-        seen = set(order[: np.flatnonzero(order == chosen[-1].row)[0]].tolist()) if full else set(order.tolist())
+        full = len(kept) == self.spec.budget
+        seen = np.zeros(len(score), bool)
+        seen[order[: np.flatnonzero(order == chosen[-1].row)[0]] if full else order] = True
         for n, row in enumerate(rows):
             if n in kept:
                 rank, one = kept[n]
                 facts = {"score": float(score[n]), "rank": rank, "nearest": round(one.nearest, 6)}
                 yield [signed(row, written(self.spec), **facts)]
+            elif np.isnan(score[n]):
+                yield Dropped("no score")
             else:
-                yield Dropped(
-                    "no score" if np.isnan(score[n]) else "alike a better row" if n in seen else "beyond the budget"
-                )
+                yield Dropped("alike a better row" if seen[n] else "beyond the budget")
 
     def told(self, rows: Iterable[Row]) -> dict[str, Any]:
         """How neighbours were looked for, and what that may have overlooked."""
@@ -159,8 +163,7 @@ class _Selecting:
         directions = _neighbours.Directions(vectors_ND, centred=spec.centred)
         self._look(directions)
         how = _neighbours.choose(rows, dims, spec.budget) if spec.search == "auto" else spec.search
-        room = rows if spec.budget is None else min(rows, spec.budget)
-        near = _neighbours.Graph(dims, room) if how == "hnsw" else _neighbours.Exact(directions)
+        near = _neighbours.Graph(dims) if how == "hnsw" else _neighbours.Exact(directions)
         kept = list(_neighbours.greedy(directions, order, near, threshold=spec.threshold, budget=spec.budget))
         self.facts |= {"search": how, "dimensions": dims, "scored": len(order), "kept": len(kept)}
         if how == "hnsw":
@@ -206,7 +209,7 @@ class _Selecting:
 
     def _scores(self, rows: Iterable[Row]) -> Iterator[float]:
         """s of each row, in order; NaN where it cannot be said."""
-        streams = [self._asked(names, rows) for names in self._together()]
+        streams = [self._asked(names, reward, rows) for names, reward in self.rewards.items()]
         columns = {name: getattr(self.spec, name) for name in ASKED if isinstance(getattr(self.spec, name), str)}
         for row, *said in zip(rows, *streams, strict=True):
             known = {name: _column(row, column) for name, column in columns.items()}
@@ -214,13 +217,7 @@ class _Selecting:
                 known |= values
             yield self._sum(row, list(known.values()))
 
-    def _together(self) -> list[tuple[str, ...]]:
-        """What one reward is asked for at once, so that a judge is paid once."""
-        asked = self.spec.rewards
-        same = len(asked) == 2 and asked["complexity"] == asked["quality"]
-        return [tuple(asked)] if same else [(name,) for name in asked]
-
-    def _asked(self, names: tuple[str, ...], rows: Iterable[Row]) -> Iterator[dict[str, list[float]]]:
+    def _asked(self, names: tuple[str, ...], reward: Scoring, rows: Iterable[Row]) -> Iterator[dict[str, list[float]]]:
         """For each row what the reward says of each of its exchanges."""
         from grainline.curation._asking import each, exchanges
         from grainline.rewards._seam import Asked
@@ -228,7 +225,7 @@ class _Selecting:
         def ask(row: Row) -> list[Asked]:
             return [Asked(prompt, answer, (), names) for prompt, answer in exchanges(row)]
 
-        for _, heard in each(rows, ask, self.rewards[names[0]]):
+        for _, heard in each(rows, ask, reward):
             yield {name: [scores.value[0][a] for scores in heard] for a, name in enumerate(names)}
 
     def _sum(self, row: Row, factors: Sequence[Sequence[float]]) -> float:
