@@ -51,6 +51,7 @@ OVERALL = "overall"
 
 @spec
 class Score:
+    paper: ClassVar[str] = "arXiv:2410.19720"
     whole: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"reward"})
 

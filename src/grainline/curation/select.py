@@ -14,7 +14,8 @@ The authors' scorers, LLaMA models of 7B trained on rankings by ChatGPT, are not
 exchange for an aspect of that name, e.g. ``(judge:rubric=deita,model=NAME)``, whose rubric has the paper's scale, 1 to
 6, in our own words. Their complexity scorer sees the question alone; a reward sees the answer too.
 
-A row's vector is the final hidden state of its last token, as in the paper, which takes LLaMA-1-13B; here any model.
+A row's vector is the final hidden state of its last token, as in the released code; the paper's model is LLaMA-1-13B,
+here it is any.
 
 Differs: the filter is the greedy one in truth. (The released code is so at its default, one row at a time; in larger
 chunks it also drops rows that are near to a row of the chunk which is dropped itself.) The released sort is unstable.
@@ -68,7 +69,7 @@ class Select:
     encoder: Literal["causal", "sentence-transformers"] = "causal"
     """What ``model`` is."""
     pooling: Literal["last", "mean"] = "last"
-    """Of a causal model: the state of the last token (the paper), or the mean over all."""
+    """Of a causal model: the state of the last token (the released code), or the mean over all."""
     of: Literal["conversation", "prompt"] = "conversation"
     """What must not be alike: whole conversations (the paper), or what is asked."""
     max_length: int = Field(2048, ge=2)
