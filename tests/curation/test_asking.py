@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from grainline.curation._asking import conversation, desk, each, exchanges, is_answered, question, said
+from grainline.curation._asking import conversation, desk, each, exchanges, is_answered, question, said, weights
 from grainline.curation._seam import Bench
+from grainline.curation.generate import Generate
+from grainline.curation.select import Select
 from grainline.errors import DataError
 from grainline.rewards._seam import Asked, Scores
 from grainline.rewards.rules import Rules
@@ -77,6 +79,16 @@ def test_scores_come_back_to_the_row_that_asked(ahead: int) -> None:
 
     found = [(row["n"], [one.value[0][0] for one in heard]) for row, heard in each(rows, ask, Ahead(ahead))]
     assert found == [(row["n"], [10.0 * row["n"] + k for k in range(row["n"])]) for row in rows]
+
+
+def test_of_a_run_it_is_the_adapter_that_answers(tmp_path: Path) -> None:
+    assert weights("a-model") == ("a-model",)
+    (tmp_path / "adapter").mkdir()
+    assert weights(str(tmp_path)) == (str(tmp_path),)
+    (tmp_path / "recipe.yaml").touch()
+    assert weights(str(tmp_path)) == (str(tmp_path / "recipe.yaml"), str(tmp_path / "adapter"))
+    assert Generate(model=str(tmp_path)).reads == Select(model=str(tmp_path)).reads == weights(str(tmp_path))
+    assert Generate(base_url="http://x").reads == Select(vectors="v").reads == ()
 
 
 def test_rewards_keep_what_they_know_in_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from grainline import rooms
@@ -120,6 +121,13 @@ def each(
             heard = []
     while waiting:
         yield waiting.popleft()[0], []
+
+
+def weights(model: str) -> tuple[str, ...]:
+    """What decides the answers of ``model`` on this disk: of a run its recipe and adapter, not its logs."""
+    run = Path(model).expanduser()
+    adapted = (run / "recipe.yaml").is_file() and (run / "adapter").is_dir()
+    return (str(run / "recipe.yaml"), str(run / "adapter")) if adapted else (model,)
 
 
 def desk(bench: Bench, reward: Any) -> Desk:

@@ -41,7 +41,7 @@ ROWS = 32
 class Generate:
     whole: ClassVar[bool] = False
 
-    model: str = "smollm2-135m-instruct"
+    model: str = Field("smollm2-135m-instruct", min_length=1)
     """Who answers: a model, an adapter's folder, a run's folder; with base_url the name that the server knows."""
     each: int = Field(4, ge=1)
     """Answers a prompt."""
@@ -82,7 +82,9 @@ class Generate:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return () if self.base_url else (self.model,)
+        from grainline.curation._asking import weights
+
+        return () if self.base_url else weights(self.model)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:

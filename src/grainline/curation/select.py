@@ -64,7 +64,7 @@ class Select:
     """Exchanges of a conversation that are summed over (all, the paper) or the last one alone."""
     vectors: str = ""
     """A column that holds each row's vector; empty = ``model`` makes them."""
-    model: str = "smollm2-135m-instruct"
+    model: str = Field("smollm2-135m-instruct", min_length=1)
     """What makes vectors: a language model, an adapter's or a run's folder; or a sentence-transformers model."""
     encoder: Literal["causal", "sentence-transformers"] = "causal"
     """What ``model`` is."""
@@ -112,8 +112,10 @@ class Select:
 
     @property
     def reads(self) -> tuple[str, ...]:
+        from grainline.curation._asking import weights
+
         asked = (path for reward in self.rewards.values() for path in getattr(reward, "reads", ()))
-        return (*asked, *(() if self.vectors else (self.model,)))
+        return (*asked, *(() if self.vectors else weights(self.model)))
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
