@@ -148,6 +148,15 @@ def test_a_run_embeds_with_its_adapter(toy: Toy, toy_run: Run) -> None:
     assert np.abs(plain - tuned).max() > 1e-2
 
 
+def test_a_changed_adapter_makes_vectors_anew(toy: Toy, toy_run: Run) -> None:
+    plain, tuned = (Causal(str(name), Manner()) for name in (toy.model, toy_run.folder))
+    assert plain.name != tuned.name == Causal(str(toy_run.adapter), Manner()).name
+    with torch.no_grad():
+        next(p for name, p in tuned.model.named_parameters() if "lora_B" in name).add_(1.0)
+    assert _embeddings.fingerprint(tuned.model) not in tuned.name
+    assert Causal(toy.model, Manner("mean")).name != plain.name
+
+
 def test_too_long_a_conversation_loses_its_beginning(toy: Toy) -> None:
     turns = tuple({"role": role, "content": "the sea " * 20} for role in ("user", "assistant", "user"))
     record = Record("long", turns, (Answer("calm"),))

@@ -134,8 +134,7 @@ class Causal:
         self.model, self.place = speakers.voices[0].model, speakers.place
         window = conversation.window(self.model)
         self.encoder = Encoder(speakers.tokenizer, max_length=min(manner.max_length, window))
-        adapter = sorted(getattr(self.model, "peft_config", ()))
-        self.name = f"{model} {models.fingerprint(self.model)} {adapter} {manner}"
+        self.name = f"{fingerprint(self.model)} {manner}"
 
     def key(self, item: Record) -> bytes:
         return _of(item)
@@ -192,7 +191,7 @@ class Sentences:
         dtype = {} if manner.dtype == "auto" else {"dtype": manner.dtype}
         self.model = SentenceTransformer(model, device=device, model_kwargs={"use_safetensors": True, **dtype})
         self.model.max_seq_length = min(manner.max_length, self.model.max_seq_length or manner.max_length)
-        self.manner, self.name = manner, f"sentence-transformers {model} {models.fingerprint(self.model)} {manner}"
+        self.manner, self.name = manner, f"sentence-transformers {fingerprint(self.model)} {manner}"
 
     def key(self, item: Record) -> bytes:
         return _of(item)
@@ -200,6 +199,18 @@ class Sentences:
     def __call__(self, items: Sequence[Record]) -> Array:
         texts = [words(record, self.manner.of) for record in items]
         return self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
+
+
+def fingerprint(model: Any) -> str:
+    """sha256 of a model's weights and of those of its adapter, which :func:`grainline.models.fingerprint` leaves out."""
+    digest = hashlib.sha256(models.fingerprint(model).encode())
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        for name, tensor in sorted(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def words(record: Record, of: str) -> str:
