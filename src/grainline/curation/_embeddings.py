@@ -202,7 +202,7 @@ class Sentences:
 
 
 def fingerprint(model: Any) -> str:
-    """sha256 of a model's weights and of those of its adapter, which :func:`grainline.models.fingerprint` leaves out."""
+    """sha256 of a model's weights, those of its adapter (which models.fingerprint leaves out) among them."""
     digest = hashlib.sha256(models.fingerprint(model).encode())
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
