@@ -253,7 +253,9 @@ def test_option_retries(tmp_path: Path) -> None:
         assert texts(made) == [["yes"]]
         assert made[0][0]["curation"][0]["missing"] == 2
     with serving(Fail(500), otherwise=lambda body: Say("yes")) as flaky:
-        assert texts(answered(remote(flaky, at_once=1, each=3, retries=2), ROWS[:1], tmp_path)) == [["yes"] * 3]
+        made = answered(remote(flaky, at_once=1, each=3, retries=2), ROWS[:1], tmp_path)
+        assert texts(made) == [["yes"] * 3]
+        assert made[0][0]["curation"][0] | {"step": ""} == {"step": "", "made": 3, "again": 2, "cut": 0, "missing": 0}
 
 
 def test_option_at_once(server: Any, tmp_path: Path) -> None:

@@ -136,14 +136,16 @@ class _Making:
         prompt = row.get("prompt") if row.get("prompt") is not None else record.prompt
         made = {**row, "prompt": prompt, "answers": [*before, *said]}
         cut = sum(answer["finish"] == "length" for answer in said)
-        return [signed(made, written(self.spec), made=len(said), cut=cut, missing=self.spec.each - len(said))]
+        again = len(said) - len({answer["text"] for answer in said})
+        facts = {"made": len(said), "again": again, "cut": cut, "missing": self.spec.each - len(said)}
+        return [signed(made, written(self.spec), **facts)]
 
     def told(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """How many answers were made, were cut off at their longest, and are missing: they said nothing, or the server
-        did not answer."""
+        """How many answers were made, say the same as another to their prompt, were cut off at their longest, and are
+        missing: they said nothing, or the server did not answer."""
         total: Counter[str] = Counter()
         for row in rows:
-            total.update({key: row["curation"][-1][key] for key in ("made", "cut", "missing")})
+            total.update({key: row["curation"][-1][key] for key in ("made", "again", "cut", "missing")})
         return dict(total)
 
 
