@@ -29,9 +29,9 @@ def score(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of a reward that draws.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: file, and the facts of what was done.")] = False,
 ) -> None:
-    """Score answers with a reward, and write rows that align can train on.
+    """Score answers with a reward.
 
-    The scores stand in chosen_score, chosen_segments, chosen_aspect_scores and so on; what was done stands in
+    The rows come out with their scores, and align can train on them. The scores stand in chosen_score, chosen_segments, chosen_aspect_scores and so on; what was done stands in
     OUT.provenance.json. A job that was stopped, in whatever way, goes on with the same command.
 
     \b
