@@ -31,8 +31,8 @@ def score(
 ) -> None:
     """Score answers with a reward.
 
-    The rows come out with their scores, and align can train on them. The scores stand in chosen_score, chosen_segments, chosen_aspect_scores and so on; what was done stands in
-    OUT.provenance.json. A job that was stopped, in whatever way, goes on with the same command.
+    The rows come out with chosen_score, chosen_segments, chosen_aspect_scores and so on, and align can train on them;
+    what was done stands in OUT.provenance.json. A job that was stopped, in whatever way, goes on with the same command.
 
     \b
     Examples:
