@@ -29,10 +29,10 @@ def score(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of a reward that draws.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: file, and the facts of what was done.")] = False,
 ) -> None:
-    """Score answers with a reward, and write rows that align can train on.
+    """Score answers with a reward.
 
-    The scores stand in chosen_score, chosen_segments, chosen_aspect_scores and so on; what was done stands in
-    OUT.provenance.json. A job that was stopped, in whatever way, goes on with the same command.
+    The rows come out with chosen_score, chosen_segments, chosen_aspect_scores and so on, and align can train on them;
+    what was done stands in OUT.provenance.json. A job that was stopped, in whatever way, goes on with the same command.
 
     \b
     Examples:
