@@ -13,6 +13,7 @@ import pytest
 from grainline import rooms
 from grainline.curation._agreement import alpha
 from grainline.curation._seam import Bench
+from grainline.curation.pair import Pair
 from grainline.curation.score import Score
 from grainline.data import columns
 from grainline.errors import DataError, SpecError
@@ -149,6 +150,16 @@ def test_scores_go_onto_the_scale_that_the_row_has() -> None:
     assert [one.score for one in read.answers[0].spans] == [1.0, 0.75, 0.25]
 
 
+def test_several_answers_are_on_the_scale_of_their_row() -> None:
+    given = {"id": "a", "prompt": "p", "answers": ["eee", "e"], "score_range": [1, 5]}
+    (row,) = scored(Score(reward=Letters()), given)
+    assert [answer["aspect_scores"] for answer in row["answers"]] == [[[4.0]], [[2.0]]]
+    with Pair().open(Bench(Path("unused"))) as pairs:
+        ((pair,),) = pairs([row])
+    read = columns.record(pair, where="here", id="a")
+    assert [answer.spans[0].score for answer in read.answers] == [0.75, 0.25]
+
+
 def test_a_prompt_that_stands_in_the_answers_is_refused() -> None:
     row = {"id": "a", "chosen": "go on and on", "rejected": "go on or not"}
     with pytest.raises(DataError, match=r"a prompt: the prompt stands in the answers.*convert"):
@@ -229,6 +240,10 @@ def test_agreement_with_what_the_data_says() -> None:
     faulty = PAIR | {"chosen_spans": [{"start": 6, "end": 7, "type": "wrong"}]}  # in the second piece, which has one e
     assert facts(Score(reward=Letters()), faulty)["faults_in_order"] == 1.0
     assert facts(Score(reward=Letters(letter="s")), faulty)["faults_in_order"] == 0.0
+    (judged,) = scored(Score(reward=Letters(), aspects=("tone",)), faulty)
+    assert "faults_in_order" not in facts(
+        Score(reward=Letters(), pieces="answer"), judged
+    )  # numbers say nothing of places
     praised = PAIR | {"chosen_spans": [{"start": 6, "end": 7, "score": 1.0}]}
     assert "faults_in_order" not in facts(Score(reward=Letters()), praised)
 

@@ -148,44 +148,34 @@ class _Scoring:
         several = answers(row) if row.get("answers") is not None else None
         matrix = self.spec.pieces == "segments" and self.spec.bounds is not None
         old = tuple(fields.parsed(row.get("aspect_names"), where=f"{identity(row)} aspect_names") or ())
-        names = (*old, *(name for name in self.spec.names if name not in old))
+        scale = fields.score_range(row, where=identity(row)) or (0.0, 1.0)
         for n, (answer, found) in enumerate(zip(every, heard, strict=True)):
-            columns = self._numbers(found)
             holder, prefix = (made, f"{answer.side}_") if several is None else (several[n], "")
+            columns: dict[str, Any] = self._numbers(found)
             if matrix and answer.plain:
-                where = f"{identity(row)} {answer.side or f'answers[{n}]'}"
-                columns |= self._matrix(found, answer, holder, prefix, old, names, where)
+                where = f"{identity(row)} {answer.side or f'answers[{n}]'} aspect_scores"
+                before = fields.parsed(holder.get(f"{prefix}aspect_scores"), where=where)
+                columns |= self._matrix(found, answer, before, old, scale, where)
             holder.update({prefix + name: value for name, value in columns.items()})
-        made |= {"aspect_names": list(names)} if matrix else {}
+        made |= {"aspect_names": list(dict.fromkeys([*old, *self.spec.names]))} if matrix else {}
         made |= {"answers": several} if several is not None else {}
         return signed(made, written(self.spec), **self._facts(heard))
 
     def _matrix(
-        self,
-        found: Scores,
-        answer: Said,
-        holder: Row,
-        prefix: str,
-        old: Sequence[str],
-        names: Sequence[str],
-        where: str,
+        self, found: Scores, answer: Said, before: Any, old: Sequence[str], scale: tuple[float, float], where: str
     ) -> dict[str, Any]:
-        """The columns of a score matrix: what stands there, and what was found now."""
+        """The columns of a score matrix: what stood there (``before``, of the aspects ``old``), and what was found."""
         pieces = answer.segments or ((0, len(answer.text)),)
-        column = f"{prefix}aspect_scores"
-        before = fields.parsed(holder.get(column), where=f"{where} {column}") or [[None] * len(old)] * len(pieces)
+        before = before or [[None] * len(old)] * len(pieces)
         if len(before) != len(pieces) or any(len(row) != len(old) for row in before):
-            raise DataError("the scores that are there are of other pieces.", where=f"{where} {column}")
-        low, high = fields.score_range(holder, where=where) or (0.0, 1.0)
+            raise DataError("the scores that are there are of other pieces.", where=where)
+        low, high = scale
         new = [[_null(low + (high - low) * self.spec.scaled(cell)) for cell in row] for row in found.value]
         cells = [
             dict(zip(old, was, strict=True)) | dict(zip(self.spec.names, now, strict=True))
             for was, now in zip(before, new, strict=True)
         ]
-        return {
-            "segments": [list(piece) for piece in pieces],
-            "aspect_scores": [[row.get(name) for name in names] for row in cells],
-        }
+        return {"segments": [list(one) for one in pieces], "aspect_scores": [list(row.values()) for row in cells]}
 
     def _numbers(self, found: Scores) -> dict[str, float | None]:
         """What is said of the answer as a whole."""
