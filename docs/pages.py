@@ -22,7 +22,7 @@ from grainline.recipe.value import MAY_CHANGE
 
 DOCS = Path(__file__).parent
 SOURCE = Path(rooms.__file__).parent
-METRICS = ("evaluation/preferences.py", "reduction.py")
+METRICS = ("evaluation/preferences.py", "evaluation/rewards.py", "reduction.py")
 """Modules whose docstring holds a table of metrics."""
 TABLE = re.compile(r"^(=+ +=+)\n(?P<head>.+)\n\1\n(?P<body>.*?)\n\1\n?", re.MULTILINE | re.DOTALL)
 
@@ -135,10 +135,19 @@ def command_line() -> Any:
     return root.make_context("grainline", [], resilient_parsing=True, terminal_width=100)
 
 
-def help_of(verb: str) -> str:
-    """What ``grainline VERB --help`` prints."""
+def help_of(words: str) -> str:
+    """What ``grainline VERB --help`` prints; a verb may be two words."""
+    context = command_line()
+    for word in words.split():
+        command = context.command.commands[word]
+        context = command.make_context(word, [], parent=context, resilient_parsing=True)
+    return command.get_help(context)
+
+
+def parts_of(verb: str) -> list[str]:
+    """The commands of a verb that has several: ``reward train`` and so on."""
     command = command_line().command.commands[verb]
-    return command.get_help(command.make_context(verb, [], parent=command_line(), resilient_parsing=True))
+    return [f"{verb} {part}" for part in getattr(command, "commands", ())]
 
 
 def verbs() -> str:
@@ -152,7 +161,7 @@ def verbs() -> str:
         page.append(f"## grainline {verb}")
         if (DOCS / f"{verb}.md").is_file():
             page.append(f"[More about it](../{verb}.md)")
-        page.append(f"```text\n{help_of(verb)}\n```")
+        page += [f"```text\n{help_of(words)}\n```" for words in (verb, *parts_of(verb))]
     return "\n\n".join(page)
 
 

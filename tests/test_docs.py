@@ -111,6 +111,12 @@ def test_commands(page: Path) -> None:
         verb, *words = shlex.split(line)[1:]
         if verb in ("--help", "--version"):
             continue
+        group = root.commands.get(verb)  # type: ignore[attr-defined]
+        if hasattr(group, "commands") and words:  # a verb of several commands
+            try:
+                group.commands[words[0]].make_context(words[0], list(words[1:]))
+            except Exception as error:
+                pytest.fail(f"{line}: {getattr(error, 'message', error)}")
         assert verb in root.commands, line  # type: ignore[attr-defined]
         try:
             parsed = root.commands[verb].make_context(verb, list(words))  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,21 @@ def test_answers_come_in_order_at_most_so_many_at_once(tmp_path: Path) -> None:
         assert 1 < max(highest) <= 3
 
 
+def test_an_interrupt_waits_for_no_pause(tmp_path: Path) -> None:
+    with serving(otherwise=lambda _: Fail(500)) as server, reach(server, tmp_path, wait=60.0, at_once=2) as line:
+
+        def items() -> Iterator[int]:
+            yield from (0, 1)
+            while line.tally.retries < 2:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(line.in_order(lambda n: quietly(line, n), items()))
+        assert time.monotonic() - began < 25  # the pauses are of 30 seconds and more
+
+
 def test_the_same_question_is_asked_once_even_at_the_same_time(tmp_path: Path) -> None:
     def slow(body: Body) -> Reaction:
         time.sleep(0.05)
@@ -274,6 +290,8 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError, match="password") as error:
         at(base_url="https://me:secret@host/v1")
     assert "secret" not in str(error.value)
+    with pytest.raises(SpecError, match="no address"):
+        at(base_url="localhost:8000/v1")
     assert at().url == "https://api.openai.com/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://there/v1/")
     assert at().url == "http://there/v1"

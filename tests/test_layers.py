@@ -44,13 +44,13 @@ SHARED = {
     "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
     "rewards": ("_rubric", "_verdicts", "_spread"),
-    "curation": ("_asking", "_edits", "_embeddings", "_neighbours"),
+    "curation": ("_agreement", "_asking", "_edits", "_embeddings", "_neighbours"),
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"endpoint", "ledger"},  # a model over the network, and what it was paid for
+    | {"features", "endpoint", "ledger"},  # of a frozen model; a model over the network, and what it was paid for
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts"}
     | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
@@ -70,6 +70,8 @@ VERBS = frozenset(
         "conversation",
         "curate",
         "generation",
+        "reward_training",
+        "scoring",
         "publish",
     }
 )
@@ -104,6 +106,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forward": CURRENCY,
     "generation": frozenset(),
     "evaluation": CURRENCY | {"data", "forward", "generation"},
+    "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
+    "features": CURRENCY | {"data", "forward", "models", "atomic", "progress"},
+    "reward_training": CURRENCY
+    | {"rooms", "data", "evaluation", "features", "models", "places", "progress", "provenance"}
+    | {"rewards._seam", "rewards._parts", "rewards.head", "rewards.head_torch"},  # it makes what head opens
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},

@@ -59,7 +59,7 @@ class Access(NamedTuple):
     at_once: int = 8  # requests under way
     price_in: float | None = None  # US dollars per million prompt tokens
     price_out: float | None = None  # the same of the reply's tokens
-    budget: float | None = None  # US dollars at which the job stops
+    budget: float | None = None  # US dollars at which the job stops; requests under way are still paid
 
 
 class Reply(NamedTuple):
@@ -180,6 +180,9 @@ class Endpoint:
                         yield pending.popleft().result()
                 while pending:
                     yield pending.popleft().result()
+            except KeyboardInterrupt:  # nobody should wait for pauses to pass
+                self._stop.set()
+                raise
             finally:
                 for future in pending:
                     future.cancel()
@@ -301,6 +304,8 @@ class _Completion(BaseModel):
 
 def _address(base_url: str) -> str:
     url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise SpecError(f"{url} is no address.", where="base_url", instead="Begin it with http:// or https://.")
     if urlsplit(url).password is not None:
         raise SpecError(
             "a password stands in it, and it would be written into recipes and logs.",

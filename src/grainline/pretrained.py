@@ -27,7 +27,13 @@ _REFUSALS = (OSError, ValueError, ImportError, LookupError, TypeError, Attribute
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
-def model(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None = None) -> Any:
+KINDS = {"AutoModelForCausalLM": "causal language model", "AutoModelForSequenceClassification": "classifier"}
+"""transformers' classes that are asked here, and what a user calls what they load."""
+
+
+def model(
+    path: str, options: Mapping[str, Any], *, name: str, gguf: str | None = None, kind: str = "AutoModelForCausalLM"
+) -> Any:
     """The causal language model in folder or hub id ``path``, from its file ``gguf`` if there is one.
 
     Args:
@@ -35,16 +41,17 @@ def model(path: str, options: Mapping[str, Any], *, name: str, gguf: str | None 
         options: Further arguments of ``from_pretrained``.
         name: What the user called it, for messages.
         gguf: A file name inside ``path``.
+        kind: One of :data:`KINDS`, if it is another model than that.
 
     Raises:
         ModelError: nothing there, no safetensors, no causal language model, code of its own, or missing weights.
     """
-    found, report = _ask("AutoModelForCausalLM", path, {**options, "output_loading_info": True}, name, gguf)
+    found, report = _ask(kind, path, {**options, "output_loading_info": True}, name, gguf)
     if report["missing_keys"]:
         raise ModelError(
             f"{len(report['missing_keys'])} weights are not in its files, e.g. {min(report['missing_keys'])}.",
             where=f"model {name}",
-            instead="Is it a causal language model, and does config.json belong to these weights?",
+            instead=f"Is it a {KINDS[kind]}, and does config.json belong to these weights?",
         )
     return found if gguf is None else _unmarked(found)
 

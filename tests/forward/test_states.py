@@ -40,6 +40,36 @@ def test_layers_are_transformers_hidden_states(name: str, layout: str) -> None:
     assert torch.allclose(final[:, :, 0], found[:, :, -1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+def test_states_after_chosen_layers_without_the_rest(name: str, layout: str) -> None:
+    """The same numbers as of all layers, in the order asked for; no layer above, no hook left behind, no head."""
+    scorer = Scorer(model(name, torch.float64), packed=layout != "padded")
+    batch = collate(questions(), layout=layout)  # type: ignore[arg-type]
+    with torch.no_grad():
+        every = scorer(batch, keep=("layers",)).hidden
+        depth = every.shape[2]
+        read = by_row(batch, scorer.states(batch, (depth, 1)))
+        assert torch.allclose(read, every[:, :, [depth - 1, 0]], rtol=0, atol=1e-12)
+        called: list[str] = []
+        layers = next(
+            child
+            for child in getattr(scorer.causal, scorer.causal.base_model_prefix).children()
+            if isinstance(child, torch.nn.ModuleList)
+        )
+        handles = [
+            layers[1].register_forward_hook(lambda *_: called.append("above")),
+            scorer.causal.lm_head.register_forward_hook(lambda *_: called.append("head")),
+        ]
+        hooks = len(layers[0]._forward_hooks)  # transformers has one of its own
+        low = by_row(batch, scorer.states(batch, (1,)))
+        assert torch.allclose(low[:, :, 0], every[:, :, 0], rtol=0, atol=1e-12)
+        assert called == []
+        assert len(layers[0]._forward_hooks) == hooks
+        for handle in handles:
+            handle.remove()
+
+
 def test_activations_are_means_of_what_the_modules_give() -> None:
     scorer = Scorer(model("llama", torch.float64))
     batch = collate(questions())

@@ -11,9 +11,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from grainline.errors import GrainlineError, UserError
 
@@ -43,6 +44,7 @@ def app() -> typer.Typer:
     """The application, with the command of every verb."""
     found = typer.Typer(
         name="grainline",
+        cls=_Sorted,
         help=HELP,
         no_args_is_help=True,
         add_completion=False,
@@ -52,7 +54,11 @@ def app() -> typer.Typer:
     )
     found.callback(help=HELP)(_options)
     for verb in verbs():
-        found.command(verb)(getattr(importlib.import_module(f"grainline.cli.{verb}"), verb))
+        face = getattr(importlib.import_module(f"grainline.cli.{verb}"), verb)
+        if isinstance(face, typer.Typer):  # a verb of several commands, such as grainline reward train
+            found.add_typer(face, name=verb)
+        else:
+            found.command(verb)(face)
     return found
 
 
@@ -72,6 +78,13 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+class _Sorted(typer.core.TyperGroup):
+    """Verbs in the order of the alphabet, those of several commands too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))
 
 
 def _version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import tee
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from grainline import rooms
@@ -41,9 +41,31 @@ def question(row: Row) -> Record:
     Raises:
         DataError: there is no prompt, or it is unusable.
     """
-    if is_answered(row):
-        return record(row)
-    return record({**{key: value for key, value in row.items() if key != "answers"}, "completion": "Yes."})
+    own = {key: value for key, value in row.items() if key != "answers"}
+    return record(own if is_answered(row) else {**own, "completion": "Yes."})
+
+
+def conversation(row: Row) -> Record:
+    """The row as training would read it; one that is not answered has no answers."""
+    return question(row) if is_answered(row) else question(row)._replace(answers=())
+
+
+def exchanges(row: Row) -> list[tuple[Prompt, str]]:
+    """Each thing that was asked in the row's conversation, with all before it, and what was answered (of a pair: what
+    was chosen).
+
+    Raises:
+        DataError: nothing was answered.
+    """
+    read = conversation(row)
+    if not read.answers:
+        raise DataError("there is no answer to be scored.", where=identity(row), instead="Score rows that have one.")
+    answer = read.answers[0]
+    if isinstance(read.prompt, str):
+        return [(read.prompt, answer.text)]
+    turns = (*read.prompt, *(answer.messages or ({"role": "assistant", "content": answer.text},)))
+    spoke = [n for n, turn in enumerate(turns) if n and turn["role"] == "assistant" and turn.get("content")]
+    return [(turns[:n], turns[n]["content"]) for n in spoke]
 
 
 def said(row: Row) -> tuple[Prompt, list[Said]]:
@@ -78,9 +100,9 @@ def _segments(holder: Row, column: str, text: str, where: str) -> tuple[tuple[in
 
 
 def each(
-    rows: Iterable[Row], ask: Callable[[Row], Sequence[Asked]], scorings: Sequence[Scoring]
-) -> Iterator[tuple[Row, list[tuple[Scores, ...]]]]:
-    """Each row with what all of ``scorings`` say to each of its questions; they read ahead as far as they like."""
+    rows: Iterable[Row], ask: Callable[[Row], Sequence[Asked]], reward: Scoring
+) -> Iterator[tuple[Row, list[Scores]]]:
+    """Each row with what is said to its questions; the reward reads ahead as far as it likes."""
     waiting: deque[tuple[Row, int]] = deque()
 
     def questions() -> Iterator[Asked]:
@@ -89,9 +111,8 @@ def each(
             waiting.append((row, len(asked)))
             yield from asked
 
-    streams = tee(questions(), len(scorings))
-    heard: list[tuple[Scores, ...]] = []
-    for scores in zip(*(one.score(stream) for one, stream in zip(scorings, streams, strict=True)), strict=True):
+    heard: list[Scores] = []
+    for scores in reward.score(questions()):
         while not waiting[0][1]:
             yield waiting.popleft()[0], []
         heard.append(scores)
@@ -102,10 +123,11 @@ def each(
         yield waiting.popleft()[0], []
 
 
-def rewards(value: Any) -> tuple[Any, ...]:
-    """One reward or a list of them, as they may be written."""
-    several = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(rooms.resolve("rewards", one) for one in several)
+def weights(model: str) -> tuple[str, ...]:
+    """What decides the answers of ``model`` on this disk: of a run its recipe and adapter, not its logs."""
+    run = Path(model).expanduser()
+    adapted = (run / "recipe.yaml").is_file() and (run / "adapter").is_dir()
+    return (str(run / "recipe.yaml"), str(run / "adapter")) if adapted else (model,)
 
 
 def desk(bench: Bench, reward: Any) -> Desk:

@@ -77,7 +77,7 @@ class Convert:
         fine = [f"{name}_{kind}" for name in sides(read) for kind in FINE if row.get(f"{name}_{kind}")]
         if fine:
             raise DataError("counts from an explicit prompt.", where=f"{identity(row)} {fine[0]}")
-        return {"chosen": asked + said[0], "rejected": asked + said[1]}
+        return {name: _joined(asked, one) for name, one in zip(("chosen", "rejected"), said, strict=True)}
 
     def _one(self, row: Row, read: Record, name: str, answer: Answer, label: bool) -> dict[str, Any]:
         asked, said = self._texts(read, [answer])
@@ -106,6 +106,12 @@ class Convert:
             further[f"completion{key.removeprefix(side)}" if parted else key] = value
         whole = {**further, **made}
         return whole if self.columns == "trl" else signed(whole, written(self))
+
+
+def _joined(asked: Any, said: Any) -> Any:
+    """Prompt and answer as one; between plain texts white space, which tells where the prompt ends."""
+    apart = isinstance(asked, str) and not asked[-1].isspace() and not said[0].isspace()
+    return f"{asked} {said}" if apart else asked + said
 
 
 def _turns(prompt: str | tuple[Mapping[str, Any], ...]) -> list[dict[str, Any]]:

@@ -5,11 +5,14 @@ Letters: ``S`` pieces of an answer, ``A`` aspects. Scores are higher for better;
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from grainline.errors import InvariantError
+
+Item = TypeVar("Item")
 
 ROUNDING = 1e-6
 """A score may lie outside its bounds by this share of them, and is put on the nearer one."""
@@ -29,6 +32,24 @@ def unit(value: float, between: tuple[float, float]) -> float:
     if not math.isnan(found) and not -ROUNDING <= found <= 1 + ROUNDING:
         raise InvariantError(f"a score of {value:g} is outside the reward's bounds, {worst:g} to {best:g}")
     return found if math.isnan(found) else min(1.0, max(0.0, found))
+
+
+def windows(items: Iterable[Item], about: Callable[[Item], object], *, each: int = 16) -> Iterator[list[Item]]:
+    """A stream in pieces of about ``each`` subjects, for a reward that reads ahead and works in batches.
+
+    Whether a piece ends behind a subject is decided by that subject alone. So a job that goes on in the middle of a
+    piece cuts all that follows as it would have, and batches, whose rounding depends on their company, are the same.
+    """
+    window: list[Item] = []
+    for item in items:
+        if window and about(item) != (before := about(window[-1])):
+            digest = hashlib.sha256(repr(before).encode("utf-8", "surrogatepass")).digest()
+            if int.from_bytes(digest[:4], "big") % each == 0:
+                yield window
+                window = []
+        window.append(item)
+    if window:
+        yield window
 
 
 def mean(values: Sequence[float]) -> float:

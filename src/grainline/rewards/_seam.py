@@ -12,6 +12,7 @@ and says of itself
 ============  ======================================================================================================
 ``between``   (worst, best) that its scores lie between; None where they have no bounds (a reward model's logit). Scores
               become those of spans, 0 (wrong) to 1 (right), by it, and cannot without
+``reads``     optional: paths that it reads ("heads/qa"); with other bytes in them it is another reward
 ``needs``     what must be there: {"model"}, {"endpoint"}, {"torch"}; for ``grainline ls``
 ============  ======================================================================================================
 
@@ -46,6 +47,7 @@ class Scores(NamedTuple):
 
     value: tuple[tuple[float, ...], ...]  # (S, A), higher is better; NaN where it cannot say
     spread: tuple[tuple[float, ...], ...] | None = None  # (S, A) one standard deviation; None: it does not know
+    opinions: tuple[tuple[tuple[float, ...], ...], ...] | None = None  # (K, S, A) of its members, where it has some
 
 
 class Desk(NamedTuple):

@@ -83,7 +83,7 @@ class Judge:
     price_out: float | None = Field(None, ge=0)
     """US dollars per million tokens of replies."""
     budget: float | None = Field(None, gt=0)
-    """US dollars at which the job stops; what was answered is kept."""
+    """US dollars at which the job stops; requests under way are still paid, and what was answered is kept."""
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Judge:

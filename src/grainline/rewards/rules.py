@@ -52,7 +52,7 @@ class Rules:
     better: Literal["near", "longer", "shorter"] = "near"
     """Of length: which side of the target is as good as the target itself; near = neither."""
     pattern: str = ""
-    """A regular expression. match counts it; exact reads the last that it finds in a piece (group 1, if there is one)."""
+    """A regular expression. match counts it; exact reads the last that it finds in a piece (group 1, if it has one)."""
     want: Literal["present", "absent"] = "present"
     """Of match: whether it is good or bad."""
     answer: str | int | float = ""
@@ -96,6 +96,10 @@ class Rules:
     @property
     def between(self) -> tuple[float, float]:
         return (-1.0, 1.0) if self.measure == "sentiment" else (0.0, 1.0)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.answers,) if self.answers else ()
 
     @contextlib.contextmanager
     def open(self, desk: Desk) -> Iterator[Ruled]:
