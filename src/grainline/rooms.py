@@ -108,7 +108,6 @@ def summary(cls: type) -> dict[str, Any]:
     }
 
 
-@functools.cache
 def name_of(cls: type) -> str:
     """The text name of a spec class: what one would type to get it."""
     module = sys.modules[cls.__module__]
@@ -124,6 +123,7 @@ def _files(room: str) -> list[Path]:
     return [path for path in sorted((_HERE / room).glob("[!_]*.py")) if not path.stem.endswith("_torch")]
 
 
+@functools.cache
 def _name(path: Path) -> str:
     stated = re.search(r'^name = "(.+)"$', path.read_text(encoding="utf-8"), re.MULTILINE)
     return stated[1] if stated else path.stem.replace("_", "-")
