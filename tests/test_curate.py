@@ -231,6 +231,9 @@ def test_a_finished_file_is_left_alone(tmp_path: Path, double: str, capsys: pyte
     assert not (tmp_path / "out.jsonl.work").exists()
     with pytest.raises(RunError, match="is there already, made with other seed"):
         curate(source(tmp_path), [double + ":Double"], out, seed=1)
+    out.write_text(out.read_text().replace("So.", "so."), encoding="utf-8")
+    with pytest.raises(RunError, match=r"out.jsonl: is not what was written there\. Remove"):
+        curate(source(tmp_path), [double + ":Double"], out)
     (tmp_path / "mine.jsonl").write_text("{}\n")
     with pytest.raises(RunError, match=r"mine.jsonl: is there already\. Remove it"):
         curate(source(tmp_path), [double + ":Double"], tmp_path / "mine.jsonl")

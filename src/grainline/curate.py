@@ -191,9 +191,13 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     for file in found:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(_sha256(file).encode())
     return digest.hexdigest() if found else ""
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------ carrying it out
@@ -260,6 +264,10 @@ def _finished(job: _Job, out: Path) -> dict[str, Any]:
     if changed:
         what = f"is there already, made with other {' and '.join(changed)}." if facts else "is there already."
         raise RunError(what, where=str(out), instead="Remove it, or write to another place.")
+    told = {out: facts["out"]} if out.suffix else {out / f"{part}.jsonl": one for part, one in facts["out"].items()}
+    for file, one in told.items():
+        if not file.is_file() or _sha256(file) != one["sha256"]:
+            raise RunError("is not what was written there.", where=str(file), instead=f"Remove {out}, to make it anew.")
     return facts
 
 
