@@ -231,6 +231,9 @@ def test_a_finished_file_is_left_alone(tmp_path: Path, double: str, capsys: pyte
     assert not (tmp_path / "out.jsonl.work").exists()
     with pytest.raises(RunError, match="is there already, made with other seed"):
         curate(source(tmp_path), [double + ":Double"], out, seed=1)
+    out.write_text(out.read_text().replace("So.", "so."), encoding="utf-8")
+    with pytest.raises(RunError, match=r"out.jsonl: is not what was written there\. Remove"):
+        curate(source(tmp_path), [double + ":Double"], out)
     (tmp_path / "mine.jsonl").write_text("{}\n")
     with pytest.raises(RunError, match=r"mine.jsonl: is there already\. Remove it"):
         curate(source(tmp_path), [double + ":Double"], tmp_path / "mine.jsonl")
@@ -258,6 +261,7 @@ def test_what_cannot_be_carried_out(tmp_path: Path, double: str) -> None:
         curate(rows, [f"{double}:Double:short=true"], tmp_path / "short.jsonl")
     with pytest.raises(DataError, match=r"no row is left.*says why \(6\)"):
         curate(rows, [f"{double}:Double:drop=why"], tmp_path / "none.jsonl")
+    assert curate(rows, ["segment"], tmp_path / "none.jsonl").facts["out"]["rows"] == 6  # nothing is in the way
     with pytest.raises(DataError, match=r"cannot write '.parquet'"):
         curate(rows, ["segment"], tmp_path / "out.parquet")
     bad = tmp_path / "bad.jsonl"

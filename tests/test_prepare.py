@@ -51,6 +51,24 @@ def test_a_mixture(toy: Toy, tmp_path: Path) -> None:
     assert [source["rows"] for source in found.facts["train"]] == [40, 6]
 
 
+def test_training_rows_are_curated_and_held_out_rows_are_not(toy: Toy) -> None:
+    steps = ["dedupe:by=prompt,threshold=1", "segment"]
+    found = prepared(toy, curate=steps, evaluation={"data": {"test": toy.held_out}})
+    (train,) = found.facts["train"]
+    assert len(found.train) == train["rows"] == 25  # one a prompt
+    assert train["path"] == "pairs.jsonl, curated"
+    assert train["curated"]["made"][0]["dropped"] == {"repeats another": 15}
+    assert len(found.held_out["test"]) == 16
+    assert prepared(toy, curate=steps).facts["train"] == found.facts["train"]
+
+
+def test_each_source_is_curated_by_itself(toy: Toy, tmp_path: Path) -> None:
+    other = jsonl(tmp_path / "other.jsonl", pairs(6, prompts=6, seed=9))
+    found = prepared(toy, data=[toy.pairs, {"path": other, "weight": 2}], curate="filter:longest_prompt=1000")
+    assert [source["rows"] for source in found.facts["train"]] == [40, 6]
+    assert len(found.train) == 40 + 12
+
+
 def test_supervision_marks_every_row(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "quiet.py").write_text(
         "from typing import ClassVar\nfrom grainline.types import spec\n\n@spec\nclass Quiet:\n"

@@ -119,7 +119,8 @@ class _Source:
     """The rows of a source, each with an id; to be read as often as one likes."""
 
     def __init__(self, source: Any, split: str, format: str, limit: int | None, skip: bool) -> None:
-        self._source, self._how, self._skip = source, {"split": split, "format": format, "limit": limit}, skip
+        self._source, self._skip = source, skip
+        self._how: dict[str, Any] = {"split": split, "format": format, "limit": limit}
 
     def __iter__(self) -> Iterator[Row]:
         return (found for found in self._read()[1] if isinstance(found, dict))
@@ -190,9 +191,13 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     for file in found:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(_sha256(file).encode())
     return digest.hexdigest() if found else ""
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------ carrying it out
@@ -208,12 +213,13 @@ def _made(job: _Job, out: Path, *, quiet: bool) -> Curated:
             return Curated(out, facts)
         _claim(job, work)
         rows: Iterable[Row] = job.source
-        number, done = job.facts["source"]["rows"], []
+        number, done = job.facts["source"]["rows"], list[dict[str, Any]]()
         for n, step in enumerate(job.steps, start=1):
             found = journal.carry(step, rows, number, work / f"{n}.jsonl", seed=job.seed, quiet=quiet)
             (work / f"{n - 1}.jsonl").unlink(missing_ok=True)
             rows, number, done = journal.Kept(work / f"{n}.jsonl"), found["made"], [*done, found]
         if not number:
+            shutil.rmtree(work)
             why = "; ".join(f"{one['step']}: {why} ({n})" for one in done for why, n in one["dropped"].items())
             raise DataError("no row is left.", where=job.facts["source"]["path"], instead=f"Dropped were: {why}.")
         facts = job.facts | {"made": done, "out": _write(rows, out, work)}
@@ -258,6 +264,10 @@ def _finished(job: _Job, out: Path) -> dict[str, Any]:
     if changed:
         what = f"is there already, made with other {' and '.join(changed)}." if facts else "is there already."
         raise RunError(what, where=str(out), instead="Remove it, or write to another place.")
+    told = {out: facts["out"]} if out.suffix else {out / f"{part}.jsonl": one for part, one in facts["out"].items()}
+    for file, one in told.items():
+        if not file.is_file() or _sha256(file) != one["sha256"]:
+            raise RunError("is not what was written there.", where=str(file), instead=f"Remove {out}, to make it anew.")
     return facts
 
 
@@ -267,7 +277,7 @@ def _claim(job: _Job, work: Path) -> None:
         work.mkdir(parents=True)
         provenance.write(work / "job.json", job.facts)
     changed = _changed(_known(work / "job.json"), job.facts)
-    if changed and any(work.glob("*.jsonl")):
+    if changed and any(file.stat().st_size for file in work.glob("*.jsonl")):
         raise RunError(
             f"an unfinished job with other {' and '.join(changed)} stands here.",
             where=str(work),

@@ -73,8 +73,16 @@ def _curated(choice: DataChoice, recipe: Recipe, *, quiet: bool, spend: bool) ->
     """Training rows, and how they were made where the recipe has steps for it."""
     if not recipe.curate:
         return _read(choice, recipe), {}
-    how = {"split": choice.split, "format": choice.format, "skip_bad_rows": recipe.skip_bad_rows}
-    made = curate.cached(choice.path, recipe.curate, seed=recipe.seed, **how, quiet=quiet, spend=spend)
+    made = curate.cached(
+        choice.path,
+        recipe.curate,
+        seed=recipe.seed,
+        split=choice.split,
+        format=choice.format,
+        skip_bad_rows=recipe.skip_bad_rows,
+        quiet=quiet,
+        spend=spend,
+    )
     found = _read(DataChoice(path=str(made.path)), recipe)
     return found._replace(name=f"{made.facts['source']['path']}, curated"), {"curated": made.facts}
 

@@ -127,6 +127,10 @@ def test_malformed(
     assert said in sentence
 
 
+def test_curated_rows_are_counted(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "25, 25 prompts; 0 left out" in planned(capsys, *words(toy, curate="dedupe:by=prompt,threshold=1"))
+
+
 def test_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["plan", "no.yaml"])

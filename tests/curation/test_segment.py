@@ -80,6 +80,7 @@ def test_other_rows() -> None:
     ]
     scored = made(PAIR | {"chosen_segments": [[0, 3]], "chosen_aspect_scores": [[1]], "aspect_names": ["a"]})
     assert scored["chosen_segments"] == [[0, 3]]
+    assert made(scored) == scored  # nothing left to cut: nothing to sign
     assert "rejected_segments" in scored
     turns = [
         {"role": "assistant", "content": "x"},

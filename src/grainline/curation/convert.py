@@ -105,7 +105,7 @@ class Convert:
             parted = len(keep) == 1 and side
             further[f"completion{key.removeprefix(side)}" if parted else key] = value
         whole = {**further, **made}
-        return whole if self.columns == "trl" else signed(whole, written(self))
+        return whole if self.columns == "trl" or whole == row else signed(whole, written(self))
 
 
 def _joined(asked: Any, said: Any) -> Any:

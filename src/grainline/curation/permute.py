@@ -67,7 +67,7 @@ class Permute:
             made = self._ordered(row, bench.luck(row)) if self.what == "documents" else [row, self._swapped(row)]
             yield [row, *(signed(other, written(self)) for other in made[1:])]
 
-    def _ordered(self, row: Row, luck: random.Random) -> list[Row]:
+    def _ordered(self, row: Row, luck: random.Random) -> Sequence[Row]:
         head, documents, rest = self._parted(row)
         said, blank = zip(*map(_bare, documents), strict=True)
         made = []

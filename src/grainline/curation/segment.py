@@ -46,7 +46,8 @@ class Segment:
 
     def _each(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         for row in rows:
-            yield [signed(self._row(row), written(self))]
+            made = self._row(row)
+            yield [row if made == row else signed(made, written(self))]
 
     def _row(self, row: Row) -> dict[str, Any]:
         language = self._language(row)
