@@ -5,15 +5,15 @@ added or replaced weigh ``added``; tokens of the original that it removed or rep
 share weighs ``kept``. The end-of-turn token of the better answer weighs ``end`` (the release rewards it always), that
 of the worse one ``kept``.
 
-With ``marks=found`` edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest first. It is
-deterministic and needs no package; where several scripts exist it may mark a token more than the shortest
+With ``marks=found`` edits are found on token ids by Python's ``difflib.SequenceMatcher``: matching blocks, longest
+first. It is deterministic and needs no package; where several scripts exist it may mark a token more than the shortest
 (Levenshtein), which the release uses. With ``marks=kept`` they stand in the data: spans of aspect "edit", which the
 step ``edits`` of curation writes along a shortest script between words; a token that shares a character with one is
 marked.
 
-The weights of the worse answer are positive: how loudly a removed token speaks
-is said here, that it is to become unlikelier is the objective's doing (``signed-sft`` for FIGA, ``dpo`` and others as
-well). A negative weight turns its token round.
+The weights of the worse answer are positive: how loudly a removed token speaks is said here, that it is to become
+unlikelier is the objective's doing (``signed-sft`` for FIGA, ``dpo`` and others as well). A negative weight turns its
+token round.
 
 Traps: independent answers share little more than common words; this is for minimal revisions (FIGA's, CLAIR's). Two
 answers that tokenise alike leave the end-of-turn token alone to speak.
