@@ -1,6 +1,6 @@
 """How often are the best and the worst of n answers found, with how many comparisons, by a judge who is not sure?
 
-    python bench/ranking.py                      half a minute; writes docs/assets/ranking.svg and bench/results/ranking.json
+    python bench/ranking.py         half a minute; writes docs/assets/ranking.svg and bench/results/ranking.json
 
 Answers are a standard normal apart in quality. A judge who compares i and j is right with Bradley and Terry's
 probability, sigma(sharpness * (q_i - q_j)), drawn once a pair. Sharpness 1 is right in 72 % of the duels of two random

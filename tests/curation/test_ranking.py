@@ -97,7 +97,7 @@ def test_contests_side_by_side_are_those_alone() -> None:
         return [float(strength[n][i] > strength[n][j]) for n, i, j in duels]
 
     def all_of(numbers: list[int], way: Way) -> list[Standing]:
-        places = {k: n for k, n in enumerate(numbers)}
+        places = dict(enumerate(numbers))
         contests = [contest(Table(list(range(len(strength[n])))), way) for n in numbers]
         return play(contests, lambda duels: judge([(places[k], i, j) for k, i, j in duels]))
 
