@@ -44,7 +44,16 @@ SHARED = {
     "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
     "rewards": ("_rubric", "_verdicts", "_spread"),
-    "curation": ("_agreement", "_asking", "_edits", "_embeddings", "_neighbours", "_ranking"),
+    "curation": (
+        "_agreement",
+        "_answering",
+        "_asking",
+        "_edits",
+        "_embeddings",
+        "_neighbours",
+        "_ranking",
+        "_revision",
+    ),
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {
@@ -52,7 +61,7 @@ FURTHER = {
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"features", "endpoint", "ledger"},  # of a frozen model; a model over the network, and what it was paid for
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"rewards._seam", "rewards._parts"}
+    | {"rewards._seam", "rewards._parts", "rewards._rubric"}  # which quotes what others wrote
     | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
 }
 """What a room or stage works with beside its own files."""

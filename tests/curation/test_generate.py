@@ -11,7 +11,7 @@ import pytest
 from _endpoint import Body, Fail, Reaction, Say, serving
 from grainline import generation, models, rooms
 from grainline.curate import curate
-from grainline.curation import generate
+from grainline.curation import _answering
 from grainline.curation._seam import Bench, Dropped
 from grainline.curation.generate import Generate
 from grainline.data import load
@@ -69,7 +69,7 @@ def test_answers_do_not_depend_on_company_or_on_an_interruption(toy: Toy, monkey
     whole = answered(step, ROWS)
     assert len({text for few in texts(whole) for text in few}) == 12
     assert [answered(step, [row])[0] for row in ROWS] == whole
-    monkeypatch.setattr(generate, "ROWS", 3)
+    monkeypatch.setattr(_answering, "ROWS", 3)
     assert answered(step, ROWS[::-1])[::-1] == whole
 
 
@@ -284,7 +284,7 @@ def test_from_prompts_to_pairs_whatever_stops_the_job(
     """generate, segment, score and pair on the runner: rows that training reads, and the same bytes after a stop."""
     rows = [{"id": f"r{n}", "prompt": ask(f"tell me of the sea {n}")} for n in range(7)]
     steps = [f"generate:model={toy.model},each=3,max_new_tokens=12", "segment", "score:reward=(rules:target=3)", "pair"]
-    monkeypatch.setattr(generate, "ROWS", 2)
+    monkeypatch.setattr(_answering, "ROWS", 2)
     whole = curate(rows, steps, tmp_path / "whole.jsonl")
     made = load.read(str(whole.path))
     assert not made.problems

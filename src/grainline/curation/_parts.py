@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grainline.data import chat, columns, fields
+from grainline.data.row_checks import sides
 from grainline.errors import DataError
 from grainline.types import Answer, Record
 
@@ -46,6 +47,19 @@ def _answer(answer: Any, *, where: str) -> dict[str, Any]:
         raise DataError(f"{fields.show(answer)} is no answer.", where=where, instead='Write a text, or {"text": ...}.')
     fields.text(answer.get("text"), where=f"{where}.text")
     return dict(answer)
+
+
+def every(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each answer of the row with what is known of it: of the column ``answers``, else its own (chosen before
+    rejected), whose ``chosen_score`` is the answer's ``score`` and so on. Several turns are a list under ``text``."""
+    if row.get("answers") is not None:
+        return answers(row)
+    read = record(row)
+    found = []
+    for side, answer in zip(sides(read), read.answers, strict=True):
+        own = {key.removeprefix(f"{side}_"): value for key, value in row.items() if key.startswith(f"{side}_")}
+        found.append({**own, "text": list(answer.messages) if answer.messages else answer.text})
+    return found
 
 
 def paired(row: Mapping[str, Any], better: Mapping[str, Any], worse: Mapping[str, Any]) -> dict[str, Any]:

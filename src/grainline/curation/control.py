@@ -26,11 +26,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from grainline.curation._parts import answers, paired, record, without_answers
+from grainline.curation._parts import every, paired, record, without_answers
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.data.conditions import Condition, Place, conditioned
-from grainline.data.row_checks import sides
 from grainline.errors import DataError
 from grainline.rooms import text as written
 from grainline.types import spec
@@ -138,7 +137,7 @@ class Control:
         aspects = self.aspects or tuple(names)
         if not aspects:
             raise DataError("no aspects.", where=where, instead="Write control:aspects=[helpfulness, honesty].")
-        for n, answer in enumerate(_answers(row)):
+        for n, answer in enumerate(every(row)):
             matrix = fields.parsed(answer.get("aspect_scores"), where=f"{where} aspect_scores") or []
             columns = dict(zip(names, zip(*matrix, strict=True), strict=True)) if matrix else {}
             low, high = fields.score_range(row, where=where) or self.between
@@ -162,15 +161,3 @@ class Control:
                 )
         share = (sum(ratings) / len(ratings) - between[0]) / (between[1] - between[0])
         return self.scale[0] + (self.scale[1] - self.scale[0]) * share
-
-
-def _answers(row: Row) -> list[dict[str, Any]]:
-    """The row's answers with what is known of each: of the column ``answers``, or the two of a pair."""
-    if row.get("answers") is not None:
-        return answers(row)
-    read = record(row)
-    found = []
-    for side, answer in zip(sides(read), read.answers, strict=True):
-        own = {key.removeprefix(f"{side}_"): value for key, value in row.items() if key.startswith(f"{side}_")}
-        found.append({**own, "text": list(answer.messages) if answer.messages else answer.text})
-    return found

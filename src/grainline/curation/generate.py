@@ -15,26 +15,19 @@ affair), and each reply is kept, so nothing is asked or paid twice.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from grainline.curation._seam import Bench, Dropped, Row, Step, signed
-from grainline.errors import DataError
 from grainline.rooms import text as written
 from grainline.types import spec
 
 if TYPE_CHECKING:
-    from grainline.endpoint import Endpoint
-    from grainline.generation import Said
+    from grainline.curation._answering import Answer, Answers
     from grainline.types import Record
-
-Answers = list[dict[str, Any]]
-ROWS = 32
-"""Rows whose answers a model at hand makes together: a job that is killed loses as many at most."""
 
 
 @spec
@@ -88,26 +81,16 @@ class Generate:
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
-        if not self.base_url:
-            yield _Making(self, _at_hand(self, bench.seed))
-            return
-        from grainline import progress
-        from grainline.endpoint import Access, Endpoint
-        from grainline.ledger import Ledger
+        from grainline.curation._answering import answering
 
-        own = ("base_url", "api_key_env", "timeout", "retries", "at_once")
-        options = {key: getattr(self, key) for key in ("temperature", "top_p")}
-        options |= {"max_tokens": self.max_new_tokens, "seed": bench.seed}
-        access = Access(**{key: getattr(self, key) for key in own})
-        with Endpoint(self.model, access, Ledger(bench.folder / "replies.jsonl"), options) as endpoint:
-            yield _Making(self, lambda records: _by_server(self, endpoint, records))
-            progress.say(f"{self.model}: {endpoint.tally}", quiet=bench.quiet)
+        with answering(self, bench, each=self.each, top_p=self.top_p) as answer:
+            yield _Making(self, answer)
 
 
 class _Making:
     """The step, opened; ``answer`` gives the new answers to each record, in order."""
 
-    def __init__(self, spec: Generate, answer: Any) -> None:
+    def __init__(self, spec: Generate, answer: Answer) -> None:
         self.spec, self.answer = spec, answer
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
@@ -147,67 +130,3 @@ class _Making:
         for row in rows:
             total.update({key: row["curation"][-1][key] for key in ("made", "again", "cut", "missing")})
         return dict(total)
-
-
-def _at_hand(spec: Generate, seed: int) -> Any:
-    """Answers of a model that is loaded here, :data:`ROWS` prompts at a time."""
-    from grainline import conversation, generation
-    from grainline.data.encode import Encoder
-    from grainline.types import Answer
-
-    speakers = conversation.of(spec.model, dtype=spec.dtype, device=spec.device)
-    model, tokenizer = speakers.voices[0].model, speakers.tokenizer
-    manner = generation.Manner(spec.max_new_tokens, spec.temperature, seed, spec.top_p)
-    encoder = Encoder(tokenizer, max_length=conversation.room(conversation.window(model), manner))
-
-    def answer(records: Iterable[Record]) -> Iterator[Answers]:
-        asked = (
-            record._replace(answers=(Answer("Yes."),), label=True) for record in records
-        )  # of which only the end counts
-        while window := list(islice(asked, ROWS)):
-            examples, problems = encoder.encode_all(window)
-            if problems:
-                raise problems[0]
-            prompts = [tuple(speakers.place(one.prompt) if speakers.place else one.prompt) for one in examples]
-            distinct = list(dict.fromkeys(prompts))  # rows of one prompt would get the same answers
-            ends = sorted({one.answers[0].ids[-1] for one in examples})
-            made = generation.generate(model, distinct, manner, each=spec.each, ends=ends, at_once=spec.positions)
-            known = dict(zip(distinct, made, strict=True))
-            yield from ([_said(spec, tokenizer, one) for one in known[prompt]] for prompt in prompts)
-
-    return answer
-
-
-def _said(spec: Generate, tokenizer: Any, said: Said) -> dict[str, Any]:
-    text = tokenizer.decode(list(said.ids), skip_special_tokens=True).strip()
-    return _made(spec, text, "stop" if said.ended else "length")
-
-
-def _by_server(spec: Generate, endpoint: Endpoint, records: Iterable[Record]) -> Iterator[Answers]:
-    """Answers of a server, one a request, in order; a request that fails leaves one out."""
-    from grainline.endpoint import Unanswered
-
-    def ask(item: tuple[Record, int]) -> Answers:
-        record, number = item
-        try:
-            reply = endpoint.ask(_messages(record), draw=number)
-        except Unanswered:
-            return []
-        return [_made(spec, reply.text.strip(), "length" if reply.cut else "stop")]
-
-    heard = endpoint.in_order(ask, ((record, number) for record in records for number in range(spec.each)))
-    while first := list(islice(heard, spec.each)):
-        yield [answer for few in first for answer in few]
-
-
-def _messages(record: Record) -> list[Mapping[str, Any]]:
-    """The conversation as a server is asked it: a plain text is what the user says."""
-    if record.tools or record.template:
-        raise DataError(
-            "tools and chat_template_kwargs do not go to a server.", where=record.id, instead="Remove the columns."
-        )
-    return [{"role": "user", "content": record.prompt}] if isinstance(record.prompt, str) else list(record.prompt)
-
-
-def _made(spec: Generate, text: str, finish: str) -> dict[str, Any]:
-    return {"text": text, "model": spec.model, "finish": finish}

@@ -121,19 +121,19 @@ def scoring(told: Rubric, asked: Asked, answer_with: str) -> list[Message]:
         DataError: pieces overlap, or lie outside the answer.
     """
     meant = "".join(f"- {name}: {told.aspects[name]}\n" for name in dict.fromkeys(names(told, asked.aspects)))
-    tag = _tag(asked.prompt, asked.answer)
-    body = f"{_conversation(asked.prompt, tag)}\n\n<answer-{tag}>\n{''.join(_pieces(asked, tag))}\n</answer-{tag}>"
+    tag = tag_of(asked.prompt, asked.answer)
+    body = f"{conversation(asked.prompt, tag)}\n\n<answer-{tag}>\n{''.join(_pieces(asked, tag))}\n</answer-{tag}>"
     return _messages(f"{told.score.strip()}\n\nThe aspects:\n{meant}", answer_with, tag, body)
 
 
 def comparing(told: Rubric, duel: Duel, answer_with: str) -> list[Message]:
     """The question which of two answers is better, in the order they have."""
-    tag = _tag(duel.prompt, duel.first, duel.second)
+    tag = tag_of(duel.prompt, duel.first, duel.second)
     answers = "\n\n".join(
         f"<{which}-{tag}>\n{answer}\n</{which}-{tag}>"
         for which, answer in (("first", duel.first), ("second", duel.second))
     )
-    return _messages(f"{told.compare.strip()}\n", answer_with, tag, f"{_conversation(duel.prompt, tag)}\n\n{answers}")
+    return _messages(f"{told.compare.strip()}\n", answer_with, tag, f"{conversation(duel.prompt, tag)}\n\n{answers}")
 
 
 def judged(asked: Asked) -> list[int]:
@@ -147,7 +147,8 @@ def _messages(task: str, answer_with: str, tag: str, body: str) -> list[Message]
     return [{"role": "system", "content": f"{task}\n{DATA}"}, {"role": "user", "content": user}]
 
 
-def _tag(prompt: Prompt, *texts: str) -> str:
+def tag_of(prompt: Prompt, *texts: str) -> str:
+    """How the tags end that these texts stand between."""
     everything = json.dumps([prompt, texts], sort_keys=True, default=str)
     return next(tag for tag in _tags(everything) if tag not in everything)
 
@@ -159,7 +160,8 @@ def _tags(text: str) -> Iterator[str]:
         yield tag
 
 
-def _conversation(prompt: Prompt, tag: str) -> str:
+def conversation(prompt: Prompt, tag: str) -> str:
+    """The turns before an answer, each between tags."""
     turns = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
     said = "\n".join(f"<{_role(turn)}-{tag}>\n{_text(turn)}\n</{_role(turn)}-{tag}>" for turn in turns)
     return f"<conversation-{tag}>\n{said}\n</conversation-{tag}>"
