@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from _endpoint import KEY, Body, Fail, Hang, Reaction, Say, serving
-from grainline import generation, models, rooms
-from grainline.curation._seam import Bench, Dropped
+from grainline import generation, models
+from grainline.curation._seam import Bench
 from grainline.curation.revise import Revise
 from grainline.data import columns
 from grainline.errors import DataError, RunError, SpecError
@@ -181,7 +181,7 @@ def test_human_corrections(shared_data: Path) -> None:
 
 
 def test_option_template(server: Any, tmp_path: Path) -> None:
-    """With worse the original is chosen; a template of one's own is asked in its own words, and is a file of the job."""
+    """With worse the original is chosen; a template of one's own is asked in its words, and is a file of the job."""
     with serving(otherwise=lambda body: Say("Worsened answer: It is 7, I think.")) as other:
         ((made,),) = revised([PAIR], remote(other, template="worse"), tmp_path)
     assert (made["chosen"], made["rejected"]) == ("It is 5, I think.", "It is 7, I think.")

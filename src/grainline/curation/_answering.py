@@ -1,4 +1,4 @@
-"""Who answers many prompts: a model at hand, a run, a server. What a step asks is a :class:`~grainline.types.Record`."""
+"""Who answers many prompts: a model at hand, a run, a server."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Answers = list[dict[str, Any]]
 """{"text", "model", "finish"} each; finish is "stop", "length" (cut off) or "unasked" (the prompt does not fit)."""
 Answer = Callable[[Iterable[Record]], Iterator[Answers]]
 """Prompts -> the answers to each, in order."""
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ROWS = 32
 """Rows whose answers a model at hand makes together: a job that is killed loses as many at most."""
 
@@ -29,17 +30,38 @@ ENDLESS = 2**30
 class Voice(Protocol):
     """Fields of a step that asks a model."""
 
-    model: str
-    temperature: float
-    max_new_tokens: int
-    positions: int
-    dtype: Literal["auto", "float32", "bfloat16", "float16"]
-    device: str
-    base_url: str
-    api_key_env: str
-    at_once: int
-    retries: int
-    timeout: float
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def max_new_tokens(self) -> int: ...
+
+    @property
+    def positions(self) -> int: ...
+
+    @property
+    def dtype(self) -> Dtype: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def base_url(self) -> str: ...
+
+    @property
+    def api_key_env(self) -> str: ...
+
+    @property
+    def at_once(self) -> int: ...
+
+    @property
+    def retries(self) -> int: ...
+
+    @property
+    def timeout(self) -> float: ...
 
 
 @contextmanager

@@ -40,11 +40,12 @@ def changes(initial: str, revised: str, unit: Unit = "words") -> Changes:
     old, new = places(initial, unit), places(revised, unit)
     script = Levenshtein.opcodes(_words(initial, old), _words(revised, new))
     removed, added, distance = set[int](), set[int](), 0
-    for kind, a, b, c, d in script:
-        if kind != "equal":
-            removed.update(range(a, b))
-            added.update(range(c, d))
-            distance += max(b - a, d - c)
+    for one in script:
+        if one.tag != "equal":
+            gone, come = range(one.src_start, one.src_end), range(one.dest_start, one.dest_end)
+            removed.update(gone)
+            added.update(come)
+            distance += max(len(gone), len(come))
     return Changes(_runs(old, removed), _runs(new, added), distance, max(len(old), len(new)))
 
 

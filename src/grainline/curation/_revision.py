@@ -4,8 +4,8 @@ A template is a YAML file with a version: the packaged ones are in ``curation/te
 path. The conversation and the answer stand between tags that no text can close (:mod:`grainline.rewards._rubric`).
 
 A reply has two parts, each behind its title: ``Reasoning:`` and ``Revised answer:``. A title may be bold, a heading, in
-braces, with underscores for spaces, in capitals or not; it begins a line, and a colon or the line's end follows. A reply
-with no title of a revision, or with two, is :class:`Unreadable`: nothing is guessed.
+braces, with underscores for spaces, in capitals or not; it begins a line, and a colon or the line's end follows. A
+reply with no title of a revision, or with two, is :class:`Unreadable`: nothing is guessed.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class _Ranking:
         split = [0] * len(playing)
         judge = _Duels(self.reward, playing, split, swap=self.spec.swap)
         found = play([contest(one.table, self.spec.way, self._draw(one)) for one in playing], judge)
-        facts = [
+        facts: list[dict[str, Any]] = [
             {"comparisons": one.table.met, "ties": one.table.ties, "split": n}
             for one, n in zip(playing, split, strict=True)
         ]

@@ -2,8 +2,8 @@
 
 D'Oosterlinck et al. 2024 (CLAIR), arXiv:2408.06266: the two answers of a pair then differ in what makes one better and
 in little else. The wording is ours; that a teacher corrects a student's answer, minimally, reasons first and does not
-show that it is a revision, and that the revision becomes ``chosen`` and the original ``rejected``, is as released. So is
-temperature 0.7. The release revises the answer with the lowest score. ``template=worse`` goes the other way: a mistake
+show that it is a revision, and that the revision becomes ``chosen`` and the original ``rejected``, is as released. So
+is temperature 0.7. The release revises the answer with the lowest score. ``template=worse`` goes the other way: a mistake
 is planted, and the original is chosen. Who revises is
 
 ==============  ======================================================================================================
