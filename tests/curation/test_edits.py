@@ -7,17 +7,22 @@ import gzip
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from _answers import GOLDEN
 from grainline import rooms
+from grainline.curate import curate
 from grainline.curation._edits import changes
 from grainline.curation._seam import Bench, Dropped
 from grainline.data import columns
 from grainline.errors import DataError
+from grainline.runs import align
 from grainline.types import AnswerTokens, Example
+
+if TYPE_CHECKING:
+    from _toy import Toy
 
 
 def made(row: dict[str, Any], options: str = "") -> Any:
@@ -147,6 +152,28 @@ def test_option_most() -> None:
     assert made(row, ":most=0.5")["edit_share"] == 0.5
     assert made(row, ":most=0.49").why == "too much was changed"
     assert made(row)["edit_share"] == 0.5
+
+
+def test_figa_trains_on_what_was_marked(toy: Toy, tmp_path: Path) -> None:
+    """From two answers to a run: the runner writes the marks, training reads them, and its loss falls."""
+    rows = [
+        {
+            "id": str(n),
+            "prompt": f"tell me of the sea {n}",
+            "chosen": "the sea is calm",
+            "rejected": "the sea is not calm",
+        }
+        for n in range(8)
+    ]
+    marked = curate(rows, ["edits"], tmp_path / "marked.jsonl")
+    assert marked.facts["made"][-1]["facts"] == {"marked": 8, "changed": pytest.approx(0.2)}
+    choices = toy.choices(
+        tmp_path / "run", data=str(marked.path), supervision="edits:marks=kept", objective="signed-sft", steps=2
+    )
+    found = align(**choices)
+    losses = [line["loss"] for line in found.metrics if "loss" in line]
+    assert len(losses) == 2
+    assert losses[0] > losses[1]
 
 
 @pytest.mark.real

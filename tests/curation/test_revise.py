@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +225,9 @@ def test_option_model(server: Any, tmp_path: Path) -> None:
     assert server.bodies[0]["model"] == "other"
 
 
-test_option_base_url = test_the_revision_is_chosen
+def test_option_base_url(server: Any, tmp_path: Path) -> None:
+    revised([PAIR], remote(server), tmp_path)
+    assert len(server.bodies) == 1
 
 
 def test_option_temperature(server: Any, tmp_path: Path) -> None:
@@ -240,17 +242,31 @@ def test_option_max_new_tokens(toy: Toy, server: Any, tmp_path: Path) -> None:
         revised([PAIR], Revise(model=toy.model, max_new_tokens=511), tmp_path)
 
 
-def test_option_positions(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model at hand is loaded and asked as said."""
-    seen: list[Any] = []
-    load, generate = models.load, generation.generate
-    monkeypatch.setattr(models, "load", lambda choice, **k: [seen.append(choice), load(choice, **k)][1])
-    monkeypatch.setattr(generation, "generate", lambda *a, **k: [seen.append(k["at_once"]), generate(*a, **k)][1])
-    revised([PAIR], Revise(model=toy.model, max_new_tokens=4, positions=700, dtype="bfloat16", device="cpu"))
-    assert (seen[0].dtype, seen[0].device, seen[1]) == ("bfloat16", "cpu", 700)
+@pytest.fixture
+def at_hand(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, int]]:
+    """How the model is loaded, and how many positions it holds."""
+
+    def asked(**options: Any) -> tuple[Any, int]:
+        seen: list[Any] = []
+        load, generate = models.load, generation.generate
+        monkeypatch.setattr(models, "load", lambda choice, **k: [seen.append(choice), load(choice, **k)][1])
+        monkeypatch.setattr(generation, "generate", lambda *a, **k: [seen.append(k["at_once"]), generate(*a, **k)][1])
+        revised([PAIR], Revise(model=toy.model, max_new_tokens=4, **options))
+        return seen[0], seen[1]
+
+    return asked
 
 
-test_option_dtype = test_option_device = test_option_positions
+def test_option_positions(at_hand: Callable[..., tuple[Any, int]]) -> None:
+    assert at_hand(positions=700)[1] == 700
+
+
+def test_option_dtype(at_hand: Callable[..., tuple[Any, int]]) -> None:
+    assert at_hand(dtype="bfloat16")[0].dtype == "bfloat16"
+
+
+def test_option_device(at_hand: Callable[..., tuple[Any, int]]) -> None:
+    assert at_hand(device="cpu")[0].device == "cpu"
 
 
 def test_option_retries(tmp_path: Path) -> None:

@@ -46,13 +46,9 @@ class Edits:
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
-        yield self._each
+        yield _Marking(self)
 
-    def _each(self, rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
-        for row in rows:
-            yield self._row(row)
-
-    def _row(self, row: Row) -> Sequence[Row]:
+    def row(self, row: Row) -> Sequence[Row]:
         from grainline.curation._asking import said
 
         _, answers = said(row)
@@ -79,6 +75,16 @@ class Edits:
             "edit_share": round(found.share, 4),
         }
         return [signed(made, written(self))]
+
+
+class _Marking:
+    """The step, opened."""
+
+    def __init__(self, spec: Edits) -> None:
+        self.spec = spec
+
+    def __call__(self, rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
+        return map(self.spec.row, rows)
 
     def told(self, rows: Iterable[Row]) -> dict[str, Any]:
         """How many rows were marked, and which share of their words was changed on average."""

@@ -1,10 +1,10 @@
 """Contrastive pairs by revision: a stronger model mends an answer with few changes, and the mended one is chosen.
 
 D'Oosterlinck et al. 2024 (CLAIR), arXiv:2408.06266: the two answers of a pair then differ in what makes one better and
-in little else. The wording is ours; that a teacher corrects a student's answer, minimally, reasons first and does not
-show that it is a revision, and that the revision becomes ``chosen`` and the original ``rejected``, is as released. So
-is temperature 0.7. The release revises the answer with the lowest score. ``template=worse`` goes the other way: a mistake
-is planted, and the original is chosen. Who revises is
+in little else. As released: a teacher corrects a student's answer, minimally, reasons first and leaves no trace of it;
+the revision becomes ``chosen``, the original ``rejected``; temperature 0.7; what is revised is the answer with the
+lowest score. The wording is ours. ``template=worse`` goes the other way: a mistake is planted, and the original is
+chosen. Who revises is
 
 ==============  ======================================================================================================
 a model         at hand, or a run (``model``), or behind any OpenAI-compatible address (``base_url``), which is asked
