@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from _toy import Toy, jsonl
-from grainline.errors import DataError, SpecError
+from grainline.errors import DataError, RunError, SpecError
 from grainline.reward_training import Plan, evaluate, train
 from grainline.rewards import head_torch
 from rewards.test_head import rows
@@ -76,8 +76,9 @@ def test_pairs_and_labelled_answers(toy: Toy, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("learning", sorted(head_torch.LEARNERS))
 def test_every_way_of_learning_makes_a_head(toy: Toy, marked: str, tmp_path: Path, learning: str) -> None:
-    options = {"layers": (6,), "epochs": 30, "lr": 2e-2, "batch": 20} if learning == "equilibrium" else {}
-    told = train(marked, tmp_path / "head", Plan(model=toy.model, members=2, learning=learning, options=options))
+    options = ":layers=[6],epochs=30,lr=2e-2,batch=20" if learning == "equilibrium" else ":steps=30"
+    told = train(marked, tmp_path / "head", Plan(model=toy.model, members=2, learning=learning + options))
+    assert (told["learning"], len(told["options"])) == (learning, options.count("="))
     assert told["unseen"]["tone/auc"] > 0.8
     found = evaluate(f"head:path={tmp_path / 'head'}", marked)
     assert found.metrics["tone/auc"] > 0.8
@@ -99,6 +100,8 @@ def test_a_rule_is_measured_as_a_head_is(toy: Toy, marked: str) -> None:
         ({"learn": "pairs"}, DataError, "learn=pairs does not go with labelled answers"),
         ({"learn": "answers", "aspects": ("tone",)}, SpecError, "learn=answers knows no aspects"),
         ({"learning": "backprob"}, SpecError, "Did you mean 'backprop'"),
+        ({"learning": "backprop:hidden=3"}, SpecError, "unexpected keyword argument 'hidden'"),
+        ({"learning": "equilibrium:layers=[]"}, SpecError, "learning equilibrium: .*layers"),
         ({"members": 30}, DataError, "prompts with something judged are too few for 30 members"),
     ],
 )
@@ -108,6 +111,14 @@ def test_what_cannot_be_taught_is_said(
     with pytest.raises(error, match=why):
         train(marked, tmp_path / "head", Plan(model=toy.model, **plan))
     assert not (tmp_path / "head").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(toy: Toy, marked: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("dear")
+    with pytest.raises(RunError, match="something else is there"):
+        train(marked, tmp_path / "mine", Plan(model=toy.model))
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "dear"
 
 
 def test_rows_without_a_span_teach_no_segments(toy: Toy, tmp_path: Path) -> None:

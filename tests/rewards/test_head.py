@@ -114,7 +114,7 @@ def test_what_is_said_of_unseen_rows_is_of_the_member_that_has_not_seen_them() -
     head.LEARNERS["by heart"] = (by_heart, head.Linear)
     try:
         fold = head.folds(list(range(200)), 5, 0)
-        found = head.teach(random_lesson, fold, head.Loss("likelihood"), learning="by heart", seed=0, options={})
+        found = head.teach(random_lesson, fold, head.Loss("likelihood"), head.learner("by heart", {}), seed=0)
     finally:
         del head.LEARNERS["by heart"]
     right = [

@@ -44,7 +44,9 @@ def train(
     loss: Annotated[
         Literal["auto", "likelihood", "squares", "ordinal"], typer.Option("--loss", help="auto = likelihood.")
     ] = "auto",
-    learning: Annotated[str, typer.Option("--learning", help="How the head learns: backprop...")] = "backprop",
+    learning: Annotated[
+        str, typer.Option("--learning", help="How the head learns: backprop, equilibrium:epochs=20...")
+    ] = "backprop",
     members: Annotated[int, typer.Option("--members", min=2, help="Heads, each taught without one fold.")] = 5,
     split: Annotated[str, typer.Option("--split", help="Split of a hub id or folder.")] = "train",
     format: Annotated[str, typer.Option("--format", help="A public data set's own columns.")] = "",
