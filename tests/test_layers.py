@@ -44,7 +44,7 @@ SHARED = {
     "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
     "rewards": ("_rubric", "_verdicts", "_spread"),
-    "curation": ("_asking", "_edits", "_embeddings", "_neighbours"),
+    "curation": ("_agreement", "_asking", "_edits", "_embeddings", "_neighbours"),
 }
 """Further shared modules of a room, beside _parts and _seam."""
 FURTHER = {

@@ -91,11 +91,12 @@ def of(name: str, *, dtype: str = "auto", device: str = "auto") -> Speakers:
     """
     folder = Path(name).expanduser()
     said: dict[str, Any] = {key: v for key, v in (("dtype", dtype), ("device", device)) if v != "auto"}
-    if (folder / "recipe.yaml").is_file():
+    named = name in models.ALIASES  # ./NAME is a folder called like an alias, as everywhere
+    if not named and (folder / "recipe.yaml").is_file():
         found = recipes.load(folder / "recipe.yaml")
         found = dataclasses.replace(found, model=dataclasses.replace(found.model, **said))
         return load(found, folder / "adapter", policy_only=True)
-    adapted = (folder / CONFIG).is_file()
+    adapted = not named and (folder / CONFIG).is_file()
     choice = export.base_of(folder) if adapted else models.Choice(name)
     loaded = models.load(choice._replace(**said))
     model = export.load_adapter(loaded.model, folder).eval() if adapted else loaded.model

@@ -74,6 +74,14 @@ def test_an_interrupted_file_goes_on_and_ends_with_the_same_bytes(tmp_path: Path
     assert files[0] == files[1]
 
 
+def test_it_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(_embeddings, "SILENCE", -1.0)
+    filled(tmp_path, range(6), Numbers(), quiet=False)
+    assert capsys.readouterr().err.splitlines() == ["vectors of 4 of 6 rows", "vectors of 6 of 6 rows"]
+    filled(tmp_path / "quiet", range(6), Numbers())
+    assert capsys.readouterr().err == ""
+
+
 def test_half_precision_is_half_as_large(tmp_path: Path) -> None:
     filled(tmp_path, range(500), Numbers())
     half = filled(tmp_path, range(500), Numbers(), "float16")
@@ -138,6 +146,15 @@ def test_a_vector_is_the_models_final_state_whatever_stands_beside(
 def test_a_run_embeds_with_its_adapter(toy: Toy, toy_run: Run) -> None:
     plain, tuned = (Causal(str(name), Manner())(records()) for name in (toy.model, toy_run.folder))
     assert np.abs(plain - tuned).max() > 1e-2
+
+
+def test_a_changed_adapter_makes_vectors_anew(toy: Toy, toy_run: Run) -> None:
+    plain, tuned = (Causal(str(name), Manner()) for name in (toy.model, toy_run.folder))
+    assert plain.name != tuned.name == Causal(str(toy_run.adapter), Manner()).name
+    with torch.no_grad():
+        next(p for name, p in tuned.model.named_parameters() if "lora_B" in name).add_(1.0)
+    assert _embeddings.fingerprint(tuned.model) not in tuned.name
+    assert Causal(toy.model, Manner("mean")).name != plain.name
 
 
 def test_too_long_a_conversation_loses_its_beginning(toy: Toy) -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from _endpoint import Body, Fail, Reaction, Say, serving
 from grainline import generation, models, rooms
+from grainline.curate import curate
 from grainline.curation import generate
 from grainline.curation._seam import Bench, Dropped
 from grainline.curation.generate import Generate
+from grainline.data import load
 from grainline.errors import RunError
 
 if TYPE_CHECKING:
@@ -94,6 +96,16 @@ def test_a_row_that_is_answered_by_silence_is_dropped(toy: Toy, monkeypatch: pyt
     assert second[0]["curation"][0]["missing"] == 1
 
 
+def test_rows_of_one_prompt_are_answered_once(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    inner = generation.generate
+    monkeypatch.setattr(generation, "generate", lambda m, p, *a, **k: [seen.append(len(p)), inner(m, p, *a, **k)][1])
+    step = Generate(model=toy.model, each=2, max_new_tokens=6)
+    one, two, again = texts(answered(step, [ROWS[0], ROWS[1], ROWS[0] | {"id": "again"}]))
+    assert (one, seen) == (again, [2])
+    assert one != two
+
+
 def test_the_model_may_be_a_run(toy: Toy, toy_run: Run) -> None:
     step = Generate(model=str(toy_run.folder), each=1, temperature=0, max_new_tokens=12)
     sample = toy_run.samples()[0]
@@ -166,16 +178,21 @@ def test_option_positions(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     assert seen == [40, 8192]
 
 
-def test_option_dtype(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def chosen(step: Generate, monkeypatch: pytest.MonkeyPatch) -> models.Choice:
+    """What is loaded for ``step``."""
     seen: list[Any] = []
     inner = models.load
     monkeypatch.setattr(models, "load", lambda choice, **k: [seen.append(choice), inner(choice, **k)][1])
-    answered(Generate(**plain, dtype="bfloat16"), ROWS[:1])
-    answered(Generate(**plain, device="cpu"), ROWS[:1])
-    assert [(choice.dtype, choice.device) for choice in seen] == [("bfloat16", "auto"), ("auto", "cpu")]
+    answered(step, ROWS[:1])
+    return seen[0]
 
 
-test_option_device = test_option_dtype
+def test_option_dtype(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(Generate(**plain, dtype="bfloat16"), monkeypatch)[2:4] == ("bfloat16", "auto")
+
+
+def test_option_device(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(Generate(**plain, device="cpu"), monkeypatch)[2:4] == ("auto", "cpu")
 
 
 def test_a_prompt_in_the_answers_is_written_out(plain: dict[str, Any]) -> None:
@@ -236,7 +253,9 @@ def test_option_retries(tmp_path: Path) -> None:
         assert texts(made) == [["yes"]]
         assert made[0][0]["curation"][0]["missing"] == 2
     with serving(Fail(500), otherwise=lambda body: Say("yes")) as flaky:
-        assert texts(answered(remote(flaky, at_once=1, each=3, retries=2), ROWS[:1], tmp_path)) == [["yes"] * 3]
+        made = answered(remote(flaky, at_once=1, each=3, retries=2), ROWS[:1], tmp_path)
+        assert texts(made) == [["yes"] * 3]
+        assert made[0][0]["curation"][0] | {"step": ""} == {"step": "", "made": 3, "again": 2, "cut": 0, "missing": 0}
 
 
 def test_option_at_once(server: Any, tmp_path: Path) -> None:
@@ -257,6 +276,40 @@ def test_option_timeout(tmp_path: Path) -> None:
     with serving(Hang(3.0), otherwise=lambda body: Say("yes")) as slow:
         made = answered(remote(slow, timeout=0.2, at_once=1), ROWS[:1], tmp_path)
     assert texts(made) == [["yes"]]
+
+
+def test_from_prompts_to_pairs_whatever_stops_the_job(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """generate, segment, score and pair on the runner: rows that training reads, and the same bytes after a stop."""
+    rows = [{"id": f"r{n}", "prompt": ask(f"tell me of the sea {n}")} for n in range(7)]
+    steps = [f"generate:model={toy.model},each=3,max_new_tokens=12", "segment", "score:reward=(rules:target=3)", "pair"]
+    monkeypatch.setattr(generate, "ROWS", 2)
+    whole = curate(rows, steps, tmp_path / "whole.jsonl")
+    made = load.read(str(whole.path))
+    assert not made.problems
+    assert all(record.answers[0].spans and record.margin > 0 for record in made.records)
+    facts = [step.get("facts") for step in whole.facts["made"]]
+    assert facts[0]["made"] + facts[0]["missing"] == 21
+    assert 0 < facts[2]["coverage"] <= 1
+    assert len(made.records) == whole.facts["made"][3]["made"] >= 3
+
+    calls: list[int] = []
+    inner = generation.generate
+
+    def stopping(model: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+        calls.append(len(prompts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return inner(model, prompts, *rest, **more)
+
+    monkeypatch.setattr(generation, "generate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        curate(rows, steps, tmp_path / "stopped.jsonl")
+    again = curate(rows, steps, tmp_path / "stopped.jsonl")
+    assert calls == [2, 2, 2, 2, 1]  # the third window was lost, and nothing else was made again
+    assert again.path.read_bytes() == whole.path.read_bytes()
+    assert again.facts == whole.facts
 
 
 def test_written_as_text() -> None:

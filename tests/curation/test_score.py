@@ -1,4 +1,4 @@
-"""The matrix that training reads, numbers, juries, and what the scores are worth; by rewards whose scores are known."""
+"""The matrix that training reads, numbers, and what the scores are worth; by rewards whose scores are known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 import pytest
 
 from grainline import rooms
+from grainline.curation._agreement import alpha
 from grainline.curation._seam import Bench
+from grainline.curation.pair import Pair
 from grainline.curation.score import Score
 from grainline.data import columns
 from grainline.errors import DataError, SpecError
 from grainline.rewards._seam import Asked, Desk, Scores
+from grainline.rewards.ensemble import Ensemble
 from grainline.types import Span, spec
 
 
@@ -147,6 +150,16 @@ def test_scores_go_onto_the_scale_that_the_row_has() -> None:
     assert [one.score for one in read.answers[0].spans] == [1.0, 0.75, 0.25]
 
 
+def test_several_answers_are_on_the_scale_of_their_row() -> None:
+    given = {"id": "a", "prompt": "p", "answers": ["eee", "e"], "score_range": [1, 5]}
+    (row,) = scored(Score(reward=Letters()), given)
+    assert [answer["aspect_scores"] for answer in row["answers"]] == [[[4.0]], [[2.0]]]
+    with Pair().open(Bench(Path("unused"))) as pairs:
+        ((pair,),) = pairs([row])
+    read = columns.record(pair, where="here", id="a")
+    assert [answer.spans[0].score for answer in read.answers] == [0.75, 0.25]
+
+
 def test_a_prompt_that_stands_in_the_answers_is_refused() -> None:
     row = {"id": "a", "chosen": "go on and on", "rejected": "go on or not"}
     with pytest.raises(DataError, match=r"a prompt: the prompt stands in the answers.*convert"):
@@ -157,17 +170,20 @@ def test_a_prompt_that_stands_in_the_answers_is_refused() -> None:
 
 
 def test_option_reward() -> None:
-    """One, or a jury: the mean on one scale, the deviation as uncertainty, its members side by side."""
-    jury = Score(reward=[Letters(), Letters(letter="s", between=(0, 1))])
-    (row,) = scored(jury, PAIR)
-    assert row["chosen_aspect_scores"] == [[(0.75 + 0) / 2], [(0.25 + 1) / 2]]
-    deviation = [math.dist((a, b), ((a + b) / 2,) * 2) for a, b in ((0.75, 0), (0.25, 1))]  # over n - 1 = 1
+    """Another reward, other scores; the members of an ensemble are compared."""
+    both = Ensemble(of=(Letters(), Letters(letter="s")))
+    (row,) = scored(Score(reward=both), PAIR)
+    assert row["chosen_aspect_scores"] == [[(3 + 0) / 2 / 4], [(1 + 1) / 2 / 4]]
+    deviation = [math.dist((a, b), ((a + b) / 2,) * 2) / 4 for a, b in ((3, 0), (1, 1))]  # over n - 1 = 1
     assert row["chosen_uncertainty"] == pytest.approx(sum(deviation) / 2)
-    assert row["curation"][0]["members"] == [[0.5, 0.5], [0.0, 0.0]]
-    assert facts(jury, PAIR)["alpha"] == 1.0
-    for wrong in ([], "no-such-reward"):
-        with pytest.raises((SpecError, ValueError)):
-            Score(reward=wrong)
+    assert row["curation"][0]["members"] == [[2.0, 0.5], [0.0, 0.0]]
+    assert facts(Score(reward=both), PAIR)["alpha"] == pytest.approx(alpha([(2.0, 0.5), (0.0, 0.0)]), abs=1e-6)
+    assert facts(Score(reward=Letters()), PAIR) == {"coverage": 1.0, "chosen_above_rejected": 1.0}
+    assert Score(reward=[Letters(), Letters(letter="s")]).reward == both
+    with pytest.raises(SpecError, match="no method 'nothing' in rewards"):
+        rooms.parse("curation", "score:reward=(nothing)")
+    with pytest.raises(SpecError, match="score: no reward"):
+        scored(Score(), PAIR)
 
 
 def test_the_uncertainty_of_a_reward_that_knows_it_is_on_the_scale_of_its_scores() -> None:
@@ -175,6 +191,15 @@ def test_the_uncertainty_of_a_reward_that_knows_it_is_on_the_scale_of_its_scores
     assert row["chosen_uncertainty"] == 0.5 / 4
     (row,) = scored(Score(reward=Letters()), PAIR)
     assert "chosen_uncertainty" not in row
+
+
+def test_what_the_reward_reads_makes_another_job() -> None:
+    @spec
+    class Reading(Letters):
+        reads: ClassVar[tuple[str, ...]] = ("heads/qa",)
+
+    assert Score(reward=Reading()).reads == Score(reward=[Letters(), Reading()]).reads == ("heads/qa",)
+    assert Score(reward=Letters()).reads == Score().reads == ()
 
 
 def test_option_aspects() -> None:
@@ -200,11 +225,6 @@ def test_option_between() -> None:
     assert "chosen_aspect_scores" not in row
     (row,) = scored(Score(reward=endless, between=(1, 2)), PAIR)
     assert row["chosen_aspect_scores"] == [[1.0], [0.0]]
-    with (
-        pytest.raises(SpecError, match=r"Letters.*has no bounds.*between"),
-        Score(reward=[endless, Letters()]).open(Bench(Path())),
-    ):
-        pass
     with pytest.raises(ValueError, match="the worst score is below the best"):
         Score(between=(1, 1))
 
@@ -220,6 +240,10 @@ def test_agreement_with_what_the_data_says() -> None:
     faulty = PAIR | {"chosen_spans": [{"start": 6, "end": 7, "type": "wrong"}]}  # in the second piece, which has one e
     assert facts(Score(reward=Letters()), faulty)["faults_in_order"] == 1.0
     assert facts(Score(reward=Letters(letter="s")), faulty)["faults_in_order"] == 0.0
+    (judged,) = scored(Score(reward=Letters(), aspects=("tone",)), faulty)
+    assert "faults_in_order" not in facts(
+        Score(reward=Letters(), pieces="answer"), judged
+    )  # numbers say nothing of places
     praised = PAIR | {"chosen_spans": [{"start": 6, "end": 7, "score": 1.0}]}
     assert "faults_in_order" not in facts(Score(reward=Letters()), praised)
 
@@ -227,5 +251,6 @@ def test_agreement_with_what_the_data_says() -> None:
 def test_written_as_text() -> None:
     step = rooms.parse("curation", "score:reward=(judge:model=m),aspects=[safety]")
     assert rooms.text(step.reward) == "judge:model=m"
-    jury = "score:reward=[(rules:measure=sentiment), (judge:model=m)]"
-    assert rooms.text(rooms.parse("curation", jury)) == jury
+    assert rooms.parse("curation", "score:reward=[(rules), (judge:model=m)]").reward.of[1].model == "m"
+    both = "score:reward=(ensemble:of=[(rules:measure=sentiment), (judge:model=m)])"
+    assert rooms.text(rooms.parse("curation", both)) == both

@@ -450,7 +450,7 @@ def test_option_samples(tmp_path: Path) -> None:
         spec = judge(server, samples=4, temperature=1.0, at_once=1)
         (found,), judging = scored(spec, tmp_path, WHOLE, seed=7)
     assert [body["seed"] for body in server.bodies] == [7, 8, 8, 9, 10]
-    assert found == Scores(((4.0,),), ((pytest.approx(math.sqrt(3)),),))
+    assert found[:2] == (((4.0,),), ((pytest.approx(math.sqrt(3)),),))
     assert (judging.tally.lost, judging.tally.failed) == (1, 0)
     with serving(Say(overall(2)), otherwise=lambda _: Say("no")) as server:
         (found,), judging = scored(judge(server, samples=2, temperature=1.0), tmp_path, WHOLE)

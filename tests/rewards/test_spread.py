@@ -17,6 +17,7 @@ NAN = math.nan
 
 def test_mean_and_deviation_over_n_minus_1() -> None:
     found = mean_and_spread([Scores(((1.0, 5.0),)), Scores(((2.0, 5.0),)), Scores(((6.0, 5.0),))])
+    assert found.opinions == (((1.0, 5.0),), ((2.0, 5.0),), ((6.0, 5.0),))
     assert found.value == ((3.0, 5.0),)
     assert found.spread == ((pytest.approx(math.sqrt((4 + 1 + 9) / 2)), 0.0),)
 

@@ -86,7 +86,7 @@ class Tally:
     def _pieces(self, row: Mapping[str, Any], side: str) -> Iterator[tuple[bool, float]]:
         """(whether somebody found fault with it, its score) of each piece of an answer that has spans."""
         spans, scores = (fields.parsed(row.get(f"{side}_{kind}"), where="") for kind in ("spans", "aspect_scores"))
-        if not spans or not scores:
+        if not spans or not scores or not set(self.aspects) <= set(row["aspect_names"]):  # or numbers alone were made
             return
         best = (fields.score_range(row, where="") or (0.0, 1.0))[1]
         faults = [(span["start"], span["end"]) for span in spans if (span.get("score") or 0.0) < best]

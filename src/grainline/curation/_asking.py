@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import tee
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from grainline import rooms
@@ -100,9 +100,9 @@ def _segments(holder: Row, column: str, text: str, where: str) -> tuple[tuple[in
 
 
 def each(
-    rows: Iterable[Row], ask: Callable[[Row], Sequence[Asked]], scorings: Sequence[Scoring]
-) -> Iterator[tuple[Row, list[tuple[Scores, ...]]]]:
-    """Each row with what all of ``scorings`` say to each of its questions; they read ahead as far as they like."""
+    rows: Iterable[Row], ask: Callable[[Row], Sequence[Asked]], reward: Scoring
+) -> Iterator[tuple[Row, list[Scores]]]:
+    """Each row with what is said to its questions; the reward reads ahead as far as it likes."""
     waiting: deque[tuple[Row, int]] = deque()
 
     def questions() -> Iterator[Asked]:
@@ -111,9 +111,8 @@ def each(
             waiting.append((row, len(asked)))
             yield from asked
 
-    streams = tee(questions(), len(scorings))
-    heard: list[tuple[Scores, ...]] = []
-    for scores in zip(*(one.score(stream) for one, stream in zip(scorings, streams, strict=True)), strict=True):
+    heard: list[Scores] = []
+    for scores in reward.score(questions()):
         while not waiting[0][1]:
             yield waiting.popleft()[0], []
         heard.append(scores)
@@ -124,10 +123,11 @@ def each(
         yield waiting.popleft()[0], []
 
 
-def rewards(value: Any) -> tuple[Any, ...]:
-    """One reward or a list of them, as they may be written."""
-    several = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(rooms.resolve("rewards", one) for one in several)
+def weights(model: str) -> tuple[str, ...]:
+    """What decides the answers of ``model`` on this disk: of a run its recipe and adapter, not its logs."""
+    run = Path(model).expanduser()
+    adapted = (run / "recipe.yaml").is_file() and (run / "adapter").is_dir()
+    return (str(run / "recipe.yaml"), str(run / "adapter")) if adapted else (model,)
 
 
 def desk(bench: Bench, reward: Any) -> Desk:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from grainline import atomic, conversation, models
+from grainline import atomic, conversation, models, progress
 from grainline.data.encode import Encoder
 from grainline.errors import DataError, ModelError
 from grainline.types import Answer, Record
@@ -27,6 +28,7 @@ Item_ = TypeVar("Item_", contravariant=True)
 
 WINDOW = 256  # rows that are embedded together; results do not depend on where a job was interrupted
 TOKENS = 8192  # positions that a model reads at once
+SILENCE = 30.0  # seconds until something is said again
 
 
 class Embedder(Protocol[Item_]):
@@ -51,7 +53,9 @@ class Manner(NamedTuple):
     device: str = "auto"
 
 
-def filled(folder: Path, items: Iterable[Item], embed: Embedder[Item], precision: str = "float32") -> Array:
+def filled(
+    folder: Path, items: Iterable[Item], embed: Embedder[Item], precision: str = "float32", *, quiet: bool = True
+) -> Array:
     """(N, D) the vectors of ``items`` (which are gone through twice), in order, mapped from a file in ``folder``."""
     digest, number = hashlib.sha256(f"{embed.name} {precision}".encode()), 0
     for item in items:
@@ -63,6 +67,7 @@ def filled(folder: Path, items: Iterable[Item], embed: Embedder[Item], precision
     folder.mkdir(parents=True, exist_ok=True)
     done = _done(file)
     vectors: Any = np.load(file, mmap_mode="r+") if done else None
+    said = time.monotonic()
     for n, window in enumerate(_windows(items)):
         if n < done:
             continue
@@ -75,6 +80,9 @@ def filled(folder: Path, items: Iterable[Item], embed: Embedder[Item], precision
         vectors[n * WINDOW : n * WINDOW + len(window)] = made_BD
         vectors.flush()
         atomic.text(file.with_suffix(".done"), str(n + 1))
+        if time.monotonic() - said > SILENCE:
+            said = time.monotonic()
+            progress.say(f"vectors of {min(number, (n + 1) * WINDOW):,} of {number:,} rows", quiet=quiet)
     return np.load(file, mmap_mode="r")
 
 
@@ -126,8 +134,7 @@ class Causal:
         self.model, self.place = speakers.voices[0].model, speakers.place
         window = conversation.window(self.model)
         self.encoder = Encoder(speakers.tokenizer, max_length=min(manner.max_length, window))
-        adapter = sorted(getattr(self.model, "peft_config", ()))
-        self.name = f"{model} {models.fingerprint(self.model)} {adapter} {manner}"
+        self.name = f"{fingerprint(self.model)} {manner}"
 
     def key(self, item: Record) -> bytes:
         return _of(item)
@@ -184,7 +191,7 @@ class Sentences:
         dtype = {} if manner.dtype == "auto" else {"dtype": manner.dtype}
         self.model = SentenceTransformer(model, device=device, model_kwargs={"use_safetensors": True, **dtype})
         self.model.max_seq_length = min(manner.max_length, self.model.max_seq_length or manner.max_length)
-        self.manner, self.name = manner, f"sentence-transformers {model} {models.fingerprint(self.model)} {manner}"
+        self.manner, self.name = manner, f"sentence-transformers {fingerprint(self.model)} {manner}"
 
     def key(self, item: Record) -> bytes:
         return _of(item)
@@ -192,6 +199,18 @@ class Sentences:
     def __call__(self, items: Sequence[Record]) -> Array:
         texts = [words(record, self.manner.of) for record in items]
         return self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
+
+
+def fingerprint(model: Any) -> str:
+    """sha256 of a model's weights, those of its adapter (which models.fingerprint leaves out) among them."""
+    digest = hashlib.sha256(models.fingerprint(model).encode())
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        for name, tensor in sorted(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def words(record: Record, of: str) -> str:

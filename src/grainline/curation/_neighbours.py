@@ -20,9 +20,9 @@ from grainline.errors import DataError, ModelError
 
 Array = np.ndarray[Any, Any]
 
-BLOCK = 256  # rows that are compared at once
+BLOCK = 1024  # rows that are compared at once
 AT_ONCE = 2**24  # numbers of kept rows that are read from the file at once: 64 MiB in float32
-EXACT = 1e13  # multiplications up to which exact is chosen: some minutes on a laptop
+EXACT = 3e12  # multiplications up to which exact is chosen: three minutes on two cores
 
 
 class Kept(NamedTuple):
@@ -42,20 +42,55 @@ class Near(Protocol):
         """(B,) the largest cosine similarity to a row that is kept; -1 where there is none."""
 
 
-class Exact:
-    """Compares with every kept row, read again from ``vectors``."""
+class Directions:
+    """Rows of a file of vectors as unit vectors; ``centred``, of what is left without the mean of all rows."""
 
-    def __init__(self, vectors_ND: Array) -> None:
-        self.vectors_ND, self.rows = vectors_ND, np.empty(0, np.int64)
+    def __init__(self, vectors_ND: Array, *, centred: bool = False) -> None:
+        self.vectors_ND, self.shape = vectors_ND, vectors_ND.shape
+        self.origin_D = np.zeros(vectors_ND.shape[1], np.float32)
+        if centred:
+            total_D = sum(block_BD.sum(0, dtype=np.float64) for block_BD in self._blocks())
+            self.origin_D = (total_D / len(vectors_ND)).astype(np.float32)
+
+    def __getitem__(self, rows: Any) -> Array:
+        """(B, D) float32.
+
+        Raises:
+            DataError: a vector has no direction: it is zero, or not finite.
+        """
+        found_BD = np.asarray(self.vectors_ND[rows], np.float32) - self.origin_D
+        length_B1 = np.linalg.norm(found_BD, axis=1, keepdims=True)
+        bad = np.flatnonzero(~(np.isfinite(length_B1) & (length_B1 > 0)))
+        if len(bad):
+            row = int(np.asarray(rows)[bad[0]]) + 1
+            raise DataError("its vector has no direction: zero, or not finite.", where=f"row {row}")
+        return found_BD / length_B1
+
+    def similarities(self, luck: np.random.Generator, pairs: int = 2000) -> Array:
+        """The cosine similarities of some pairs of rows, drawn."""
+        one, other = luck.integers(len(self.vectors_ND), size=(2, pairs))
+        apart = one != other
+        return (self[one[apart]] * self[other[apart]]).sum(1)
+
+    def _blocks(self) -> Iterator[Array]:
+        step = max(1, AT_ONCE // self.shape[1])
+        return (np.asarray(self.vectors_ND[n : n + step]) for n in range(0, len(self.vectors_ND), step))
+
+
+class Exact:
+    """Compares with every kept row, read again."""
+
+    def __init__(self, directions: Directions) -> None:
+        self.directions, self.rows = directions, np.empty(0, np.int64)
 
     def add(self, rows: Sequence[int], unit_ND: Array) -> None:
         self.rows = np.append(self.rows, np.asarray(rows, np.int64))
 
     def nearest(self, unit_BD: Array) -> Array:
         best_B = np.full(len(unit_BD), -1.0, np.float32)
-        step = max(1, AT_ONCE // self.vectors_ND.shape[1])
+        step = max(1, AT_ONCE // self.directions.shape[1])
         for start in range(0, len(self.rows), step):
-            kept_KD = unit(self.vectors_ND, self.rows[start : start + step])
+            kept_KD = self.directions[self.rows[start : start + step]]
             np.maximum(best_B, (unit_BD @ kept_KD.T).max(1), out=best_B)
         return best_B
 
@@ -63,7 +98,7 @@ class Exact:
 class Graph:
     """Asks a navigable small-world graph of the kept rows; one thread, so that it is the same each time."""
 
-    def __init__(self, dims: int, room: int) -> None:
+    def __init__(self, dims: int, room: int = 4096) -> None:
         if importlib.util.find_spec("hnswlib") is None:
             raise ModelError("hnswlib is not installed.", where="search=hnsw", instead="pip install grainline[select].")
         import hnswlib
@@ -74,7 +109,10 @@ class Graph:
         self.index.set_num_threads(1)
 
     def add(self, rows: Sequence[int], unit_ND: Array) -> None:
-        self.index.add_items(unit_ND, rows, num_threads=1)
+        if (wanted := self.index.element_count + len(rows)) > self.index.max_elements:
+            self.index.resize_index(max(wanted, 2 * self.index.max_elements))
+        if len(rows):
+            self.index.add_items(unit_ND, rows, num_threads=1)
 
     def nearest(self, unit_BD: Array) -> Array:
         if not self.index.element_count:
@@ -84,17 +122,13 @@ class Graph:
 
 
 def greedy(
-    vectors_ND: Array, order: Sequence[int] | Array, near: Near, *, threshold: float, budget: int | None = None
+    directions: Directions, order: Sequence[int] | Array, near: Near, *, threshold: float, budget: int | None = None
 ) -> Iterator[Kept]:
-    """Those rows of ``order`` that are kept, in order, until there are ``budget`` of them.
-
-    Raises:
-        DataError: a vector has no direction: it is zero, or not finite.
-    """
+    """Those rows of ``order`` that are kept, in order, until there are ``budget`` of them."""
     left = len(order) if budget is None else budget
     for start in range(0, len(order), BLOCK):
         rows = np.asarray(order[start : start + BLOCK])
-        unit_BD = unit(vectors_ND, rows)
+        unit_BD = directions[rows]
         nearest_B = np.minimum(near.nearest(unit_BD), 1.0)
         alike_BB = np.minimum(unit_BD @ unit_BD.T, 1.0)
         new: list[int] = []
@@ -115,24 +149,12 @@ def choose(rows: int, dims: int, budget: int | None) -> str:
     return "exact" if few or importlib.util.find_spec("hnswlib") is None else "hnsw"
 
 
-def overlooked(vectors_ND: Array, kept: Sequence[Kept], threshold: float, sample: int = 1000) -> tuple[int, int]:
+def overlooked(directions: Directions, kept: Sequence[Kept], threshold: float, sample: int = 1000) -> tuple[int, int]:
     """(looked at, too near): how many of some kept rows are nearer than ``threshold`` to one kept before, exactly."""
-    step = max(1, len(kept) // sample)
-    places = range(0, len(kept), step)
+    places = range(0, len(kept), max(1, len(kept) // sample))
     rows = np.array([one.row for one in kept], np.int64)
-    wrong = 0
+    exact, wrong = Exact(directions), 0
     for place in places:
-        before = Exact(vectors_ND)
-        before.rows = rows[:place]
-        wrong += bool(before.nearest(unit(vectors_ND, rows[place : place + 1]))[0] > threshold)
+        exact.rows = rows[:place]
+        wrong += bool(exact.nearest(directions[rows[place : place + 1]])[0] > threshold)
     return len(places), wrong
-
-
-def unit(vectors_ND: Array, rows: Array) -> Array:
-    """(B, D) float32, these rows of ``vectors_ND``, each of length 1."""
-    found_BD = np.asarray(vectors_ND[rows], np.float32)
-    length_B1 = np.linalg.norm(found_BD, axis=1, keepdims=True)
-    if not (np.isfinite(length_B1) & (length_B1 > 0)).all():
-        bad = int(np.flatnonzero(~(np.isfinite(length_B1) & (length_B1 > 0)))[0])
-        raise DataError("its vector has no direction: zero, or not finite.", where=f"row {int(rows[bad]) + 1}")
-    return found_BD / length_B1

@@ -29,6 +29,7 @@ from grainline.types import spec
 
 if TYPE_CHECKING:
     from grainline.endpoint import Endpoint
+    from grainline.generation import Said
     from grainline.types import Record
 
 Answers = list[dict[str, Any]]
@@ -40,7 +41,7 @@ ROWS = 32
 class Generate:
     whole: ClassVar[bool] = False
 
-    model: str = "smollm2-135m-instruct"
+    model: str = Field("smollm2-135m-instruct", min_length=1)
     """Who answers: a model, an adapter's folder, a run's folder; with base_url the name that the server knows."""
     each: int = Field(4, ge=1)
     """Answers a prompt."""
@@ -78,6 +79,12 @@ class Generate:
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"endpoint" if self.base_url else "model"})
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        from grainline.curation._asking import weights
+
+        return () if self.base_url else weights(self.model)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
@@ -129,14 +136,16 @@ class _Making:
         prompt = row.get("prompt") if row.get("prompt") is not None else record.prompt
         made = {**row, "prompt": prompt, "answers": [*before, *said]}
         cut = sum(answer["finish"] == "length" for answer in said)
-        return [signed(made, written(self.spec), made=len(said), cut=cut, missing=self.spec.each - len(said))]
+        again = len(said) - len({answer["text"] for answer in said})
+        facts = {"made": len(said), "again": again, "cut": cut, "missing": self.spec.each - len(said)}
+        return [signed(made, written(self.spec), **facts)]
 
     def told(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """How many answers were made, were cut off at their longest, and are missing: they said nothing, or the server
-        did not answer."""
+        """How many answers were made, say the same as another to their prompt, were cut off at their longest, and are
+        missing: they said nothing, or the server did not answer."""
         total: Counter[str] = Counter()
         for row in rows:
-            total.update({key: row["curation"][-1][key] for key in ("made", "cut", "missing")})
+            total.update({key: row["curation"][-1][key] for key in ("made", "again", "cut", "missing")})
         return dict(total)
 
 
@@ -159,15 +168,19 @@ def _at_hand(spec: Generate, seed: int) -> Any:
             examples, problems = encoder.encode_all(window)
             if problems:
                 raise problems[0]
-            prompts = [speakers.place(one.prompt) if speakers.place else one.prompt for one in examples]
+            prompts = [tuple(speakers.place(one.prompt) if speakers.place else one.prompt) for one in examples]
+            distinct = list(dict.fromkeys(prompts))  # rows of one prompt would get the same answers
             ends = sorted({one.answers[0].ids[-1] for one in examples})
-            made = generation.generate(model, prompts, manner, each=spec.each, ends=ends, at_once=spec.positions)
-            for several in made:
-                words = [tokenizer.decode(list(said.ids), skip_special_tokens=True).strip() for said in several]
-                finish = ["stop" if said.ended else "length" for said in several]
-                yield [_made(spec, *one) for one in zip(words, finish, strict=True)]
+            made = generation.generate(model, distinct, manner, each=spec.each, ends=ends, at_once=spec.positions)
+            known = dict(zip(distinct, made, strict=True))
+            yield from ([_said(spec, tokenizer, one) for one in known[prompt]] for prompt in prompts)
 
     return answer
+
+
+def _said(spec: Generate, tokenizer: Any, said: Said) -> dict[str, Any]:
+    text = tokenizer.decode(list(said.ids), skip_special_tokens=True).strip()
+    return _made(spec, text, "stop" if said.ended else "length")
 
 
 def _by_server(spec: Generate, endpoint: Endpoint, records: Iterable[Record]) -> Iterator[Answers]:

@@ -15,32 +15,35 @@ any other row                  ``chosen_score``, ``chosen_uncertainty`` and so o
 reward's own bounds; those of a reward without bounds stand as they are, make no matrix, and can be ordered only.
 ``between`` gives it bounds (ours). What could not be judged is null; it is counted, never guessed.
 
-Several rewards are a jury: their mean is the score and their standard deviation (over n - 1) the uncertainty, cell by
-cell. The uncertainty of an answer is the mean over its cells. A score matrix that is there gains columns; an aspect of
-the same name is replaced.
+``uncertainty`` is the mean over the cells of the reward's own spread, where it knows one (``ensemble``, a judge with
+several samples, a head). A score matrix that is there gains columns; an aspect of the same name is replaced.
+
+The provenance says what the scores are worth: how many cells could be judged, and how far they agree with what the data
+says itself (:mod:`._agreement`), and the members of an ensemble with each other.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from grainline.curation import _parts as parts
 from grainline.curation._agreement import Tally
-from grainline.curation._jury import Bounds, Judged, judged, null, numbers
+from grainline.curation._parts import answers
 from grainline.curation._seam import Bench, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.errors import DataError, SpecError
+from grainline.rewards._parts import mean, unit
+from grainline.rooms import resolve
 from grainline.rooms import text as written
 from grainline.types import spec
 
 if TYPE_CHECKING:
     from grainline.curation._asking import Said
-    from grainline.rewards._seam import Asked, Scoring
+    from grainline.rewards._seam import Asked, Scores, Scoring
 
 OVERALL = "overall"
 """What the matrix calls the judgement of an answer all in all, which has no name of its own."""
@@ -48,27 +51,25 @@ OVERALL = "overall"
 
 @spec
 class Score:
+    paper: ClassVar[str] = "arXiv:2410.19720"
     whole: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset({"reward"})
 
-    reward: Any = "rules"
-    """Who judges: (rules:measure=length), (judge:model=NAME)...; a list is a jury."""
+    reward: Any = None
+    """Who judges, in brackets: (rules:measure=length), (judge:model=NAME), (head:path=FOLDER)...; a list is
+    an ensemble."""
     aspects: tuple[str, ...] = ()
     """What is judged: [correctness, safety]; empty = the answer all in all."""
     pieces: Literal["segments", "answer"] = "segments"
     """segments = the pieces that a row has, else its answers as wholes; answer = wholes, and numbers only."""
     between: tuple[float, float] | None = None
-    """Worst and best score of a reward that has no bounds of its own; what lies beyond is taken for these."""
+    """Worst and best score of a reward that has no bounds of its own; what lies beyond is taken for these. Ours."""
 
-    @field_validator("reward")
+    @field_validator("reward", mode="before")
     @classmethod
-    def _rewards(cls, value: Any) -> Any:
-        from grainline.curation._asking import rewards
-
-        found = rewards(value)
-        if not found:
-            raise ValueError("a jury has a member")
-        return found if len(found) > 1 else found[0]
+    def _resolved(cls, value: Any) -> Any:
+        jury = {"name": "ensemble", "of": list(value)} if isinstance(value, (list, tuple)) else value
+        return None if jury is None else resolve("rewards", jury)
 
     @field_validator("aspects")
     @classmethod
@@ -84,32 +85,31 @@ class Score:
             raise ValueError("the worst score is below the best")
         return between
 
-    @property
-    def jury(self) -> tuple[Any, ...]:
-        return self.reward if isinstance(self.reward, tuple) else (self.reward,)
-
-    def bounds(self, reward: Any) -> Bounds | None:
-        """Between which numbers the scores of this member lie."""
-        if reward.between is not None:
-            return Bounds(*reward.between)
-        return Bounds(*self.between, assumed=True) if self.between is not None else None
-
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
         from grainline.curation._asking import desk
 
-        bounds = [self.bounds(reward) for reward in self.jury]
-        if len(bounds) > 1 and None in bounds:
-            who = written(self.jury[bounds.index(None)])
-            raise SpecError(f"{who} has no bounds.", where=written(self), instead="Set between=[worst, best].")
-        with ExitStack() as stack:
-            members = [stack.enter_context(reward.open(desk(bench, reward))) for reward in self.jury]
-            yield _Scoring(self, members, bounds)
+        if self.reward is None:
+            raise SpecError("no reward.", where="score", instead="Write score:reward=(rules:measure=length).")
+        with self.reward.open(desk(bench, self.reward)) as opened:
+            yield _Scoring(self, opened)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What the jury reads from the disk: with other bytes there it is another job."""
-        return tuple(path for reward in self.jury for path in getattr(reward, "reads", ()))
+        """What the reward reads from the disk: with other bytes there it is another job."""
+        return tuple(getattr(self.reward, "reads", ()))
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which numbers the reward's scores lie, or are taken to."""
+        return self.reward.between or self.between
+
+    def scaled(self, value: float) -> float:
+        """A score of the reward, from 0 to 1 if it has bounds; NaN stays."""
+        if self.bounds is None or math.isnan(value):
+            return value
+        worst, best = self.bounds
+        return unit(value if self.reward.between else min(max(value, worst), best), self.bounds)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,78 +120,76 @@ class Score:
 class _Scoring:
     """The step, opened."""
 
-    def __init__(self, spec: Score, members: Sequence[Scoring], bounds: Sequence[Bounds | None]) -> None:
-        self.spec, self.members, self.bounds = spec, members, bounds
+    def __init__(self, spec: Score, reward: Scoring) -> None:
+        self.spec, self.reward = spec, reward
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         from grainline.curation._asking import each
 
-        for row, heard in each(rows, self._ask, self.members):
-            yield [self._scored(row, [judged(scores, self.bounds) for scores in heard])]
+        for row, heard in each(rows, self._ask, self.reward):
+            yield [self._scored(row, heard)]
 
     def _ask(self, row: Row) -> list[Asked]:
         from grainline.curation._asking import said
         from grainline.rewards._seam import Asked
 
-        prompt, answers = said(row)
+        prompt, every = said(row)
         aspects = self.spec.aspects or ("",)
-        return [Asked(prompt, answer.text, self._segments(answer), aspects) for answer in answers]
+        return [Asked(prompt, answer.text, self._segments(answer), aspects) for answer in every]
 
     def _segments(self, answer: Said) -> tuple[tuple[int, int], ...]:
         return answer.segments if self.spec.pieces == "segments" else ()
 
-    def _scored(self, row: Row, verdicts: Sequence[Judged]) -> dict[str, Any]:
+    def _scored(self, row: Row, heard: Sequence[Scores]) -> dict[str, Any]:
         from grainline.curation._asking import said
 
-        _, answers = said(row)
+        _, every = said(row)
         made = dict(row)
-        several = [dict(answer) for answer in parts.answers(row)] if row.get("answers") is not None else None
-        matrix = self.spec.pieces == "segments" and None not in self.bounds
+        several = answers(row) if row.get("answers") is not None else None
+        matrix = self.spec.pieces == "segments" and self.spec.bounds is not None
         old = tuple(fields.parsed(row.get("aspect_names"), where=f"{identity(row)} aspect_names") or ())
-        names = (*old, *(name for name in self.spec.names if name not in old))
-        for n, (answer, found) in enumerate(zip(answers, verdicts, strict=True)):
-            columns = numbers(found)
+        scale = fields.score_range(row, where=identity(row)) or (0.0, 1.0)
+        for n, (answer, found) in enumerate(zip(every, heard, strict=True)):
             holder, prefix = (made, f"{answer.side}_") if several is None else (several[n], "")
+            columns: dict[str, Any] = self._numbers(found)
             if matrix and answer.plain:
-                where = f"{identity(row)} {answer.side or f'answers[{n}]'}"
-                columns |= self._matrix(found, answer, holder, prefix, old, names, where)
+                where = f"{identity(row)} {answer.side or f'answers[{n}]'} aspect_scores"
+                before = fields.parsed(holder.get(f"{prefix}aspect_scores"), where=where)
+                columns |= self._matrix(found, answer, before, old, scale, where)
             holder.update({prefix + name: value for name, value in columns.items()})
-        made |= {"aspect_names": list(names)} if matrix else {}
+        made |= {"aspect_names": list(dict.fromkeys([*old, *self.spec.names]))} if matrix else {}
         made |= {"answers": several} if several is not None else {}
-        return signed(made, written(self.spec), **self._facts(verdicts))
+        return signed(made, written(self.spec), **self._facts(heard))
 
     def _matrix(
-        self,
-        found: Judged,
-        answer: Said,
-        holder: Row,
-        prefix: str,
-        old: Sequence[str],
-        names: Sequence[str],
-        where: str,
+        self, found: Scores, answer: Said, before: Any, old: Sequence[str], scale: tuple[float, float], where: str
     ) -> dict[str, Any]:
-        """The columns of a score matrix: what stands there, and what was found now."""
+        """The columns of a score matrix: what stood there (``before``, of the aspects ``old``), and what was found."""
         pieces = answer.segments or ((0, len(answer.text)),)
-        column = f"{prefix}aspect_scores"
-        before = fields.parsed(holder.get(column), where=f"{where} {column}") or [[None] * len(old)] * len(pieces)
+        before = before or [[None] * len(old)] * len(pieces)
         if len(before) != len(pieces) or any(len(row) != len(old) for row in before):
-            raise DataError("the scores that are there are of other pieces.", where=f"{where} {column}")
-        low, high = fields.score_range(holder, where=where) or (0.0, 1.0)
-        new = [[null(low + (high - low) * cell) for cell in row] for row in found.value]
+            raise DataError("the scores that are there are of other pieces.", where=where)
+        low, high = scale
+        new = [[_null(low + (high - low) * self.spec.scaled(cell)) for cell in row] for row in found.value]
         cells = [
             dict(zip(old, was, strict=True)) | dict(zip(self.spec.names, now, strict=True))
             for was, now in zip(before, new, strict=True)
         ]
-        return {
-            "segments": [list(piece) for piece in pieces],
-            "aspect_scores": [[row.get(name) for name in names] for row in cells],
-        }
+        return {"segments": [list(one) for one in pieces], "aspect_scores": [list(row.values()) for row in cells]}
 
-    def _facts(self, verdicts: Sequence[Judged]) -> dict[str, Any]:
-        cells = [cell for one in verdicts for row in one.value for cell in row]
+    def _numbers(self, found: Scores) -> dict[str, float | None]:
+        """What is said of the answer as a whole."""
+        score = mean([self.spec.scaled(cell) for row in found.value for cell in row])
+        worst, best = self.spec.bounds or (0.0, 1.0)
+        spread = mean([cell / (best - worst) for row in found.spread or () for cell in row])
+        return {"score": _null(score)} | ({} if math.isnan(spread) else {"uncertainty": spread})
+
+    def _facts(self, heard: Sequence[Scores]) -> dict[str, Any]:
+        cells = [cell for found in heard for row in found.value for cell in row]
         facts: dict[str, Any] = {"cells": len(cells), "scored": sum(not math.isnan(cell) for cell in cells)}
-        if len(self.members) > 1:
-            facts["members"] = [[null(value) for value in one.members] for one in verdicts]
+        if any(found.opinions for found in heard):
+            wholes = [[mean([cell for row in one for cell in row]) for one in found.opinions or ()] for found in heard]
+            facts["members"] = [[_null(whole) for whole in one] for one in wholes]
         return facts
 
     def told(self, rows: Iterable[Row]) -> dict[str, Any]:
@@ -201,3 +199,7 @@ class _Scoring:
         for row in rows:
             tally.add(row)
         return tally.facts()
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -14,10 +14,12 @@ The authors' scorers, LLaMA models of 7B trained on rankings by ChatGPT, are not
 exchange for an aspect of that name, e.g. ``(judge:rubric=deita,model=NAME)``, whose rubric has the paper's scale, 1 to
 6, in our own words. Their complexity scorer sees the question alone; a reward sees the answer too.
 
-A row's vector is the final hidden state of its last token, as in the paper, which takes LLaMA-1-13B; here any model.
+A row's vector is the final hidden state of its last token, as in the released code; the paper's model is LLaMA-1-13B,
+here it is any.
 
 Differs: the filter is the greedy one in truth. (The released code is so at its default, one row at a time; in larger
 chunks it also drops rows that are near to a row of the chunk which is dropped itself.) The released sort is unstable.
+``centred`` is ours: final states of small models are all much alike, and 0.9 then leaves next to nothing.
 ``manhattan`` is left out: there the same comparison means its opposite. Long conversations add up, and score high;
 ``turns=last`` looks at the last exchange alone (ours), which is the one that training here reads.
 """
@@ -39,7 +41,7 @@ from grainline.rooms import text as written
 from grainline.types import spec
 
 if TYPE_CHECKING:
-    from grainline.curation._neighbours import Array, Kept
+    from grainline.curation._neighbours import Array, Directions, Kept
     from grainline.rewards._seam import Asked, Scoring
 
 ASKED = ("complexity", "quality")
@@ -62,16 +64,18 @@ class Select:
     """Exchanges of a conversation that are summed over (all, the paper) or the last one alone."""
     vectors: str = ""
     """A column that holds each row's vector; empty = ``model`` makes them."""
-    model: str = "smollm2-135m-instruct"
+    model: str = Field("smollm2-135m-instruct", min_length=1)
     """What makes vectors: a language model, an adapter's or a run's folder; or a sentence-transformers model."""
     encoder: Literal["causal", "sentence-transformers"] = "causal"
     """What ``model`` is."""
     pooling: Literal["last", "mean"] = "last"
-    """Of a causal model: the state of the last token (the paper), or the mean over all."""
+    """Of a causal model: the state of the last token (the released code), or the mean over all."""
     of: Literal["conversation", "prompt"] = "conversation"
     """What must not be alike: whole conversations (the paper), or what is asked."""
     max_length: int = Field(2048, ge=2)
     """Tokens of a conversation that are read; the oldest turns go first."""
+    centred: bool = False
+    """Compare vectors without their mean over all rows (ours): states of one model have much in common."""
     search: Literal["auto", "exact", "hnsw"] = "auto"
     """Of neighbours: exact, or a graph that may overlook one (hnswlib); auto = exact where that takes minutes."""
     precision: Literal["float32", "float16"] = "float32"
@@ -93,32 +97,39 @@ class Select:
         return self
 
     @property
-    def rewards(self) -> dict[str, Any]:
-        """Which of the two are asked for, and whom."""
+    def rewards(self) -> dict[tuple[str, ...], Any]:
+        """What is asked for, and whom: one reward for both is asked once, and a judge paid once."""
         asked = {name: getattr(self, name) for name in ASKED}
-        return {name: reward for name, reward in asked.items() if reward is not None and not isinstance(reward, str)}
+        asked = {name: one for name, one in asked.items() if one is not None and not isinstance(one, str)}
+        if len(asked) == 2 and self.complexity == self.quality:
+            return {ASKED: self.quality}
+        return {(name,): one for name, one in asked.items()}
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({*(["reward"] if self.rewards else []), *([] if self.vectors else ["model"])})
+        asked, vectors = {"reward"} if self.rewards else set(), set() if self.vectors else {"model"}
+        return frozenset(asked | vectors)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return () if self.vectors else (self.model,)
+        from grainline.curation._asking import weights
+
+        asked = (path for reward in self.rewards.values() for path in getattr(reward, "reads", ()))
+        return (*asked, *(() if self.vectors else weights(self.model)))
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
         from grainline.curation._asking import desk
 
         with ExitStack() as stack:
-            asked = {name: stack.enter_context(one.open(desk(bench, one))) for name, one in self.rewards.items()}
+            asked = {names: stack.enter_context(one.open(desk(bench, one))) for names, one in self.rewards.items()}
             yield _Selecting(self, bench, asked)
 
 
 class _Selecting:
     """The step, opened."""
 
-    def __init__(self, spec: Select, bench: Bench, rewards: Mapping[str, Scoring]) -> None:
+    def __init__(self, spec: Select, bench: Bench, rewards: Mapping[tuple[str, ...], Scoring]) -> None:
         self.spec, self.bench, self.rewards = spec, bench, rewards
         self.facts: dict[str, Any] = {}
 
@@ -126,20 +137,21 @@ class _Selecting:
         import numpy as np
 
         score = np.fromiter(self._scores(rows), float)
-        order = np.argsort(-score, kind="stable")[: np.isfinite(score).sum()]  # NaN sorts last
+        order = np.argsort(-score, kind="stable")[: (~np.isnan(score)).sum()]  # NaN sorts last
         chosen = self._chosen(self._vectors(rows), order)
         kept = {one.row: (rank, one) for rank, one in enumerate(chosen, start=1)}
-        full = self.spec.budget is not None and len(kept) == self.spec.budget
-        seen = set(order[: np.flatnonzero(order == chosen[-1].row)[0]].tolist()) if full else set(order.tolist())
+        full = len(kept) == self.spec.budget
+        seen = np.zeros(len(score), bool)
+        seen[order[: np.flatnonzero(order == chosen[-1].row)[0]] if full else order] = True
         for n, row in enumerate(rows):
             if n in kept:
                 rank, one = kept[n]
                 facts = {"score": float(score[n]), "rank": rank, "nearest": round(one.nearest, 6)}
                 yield [signed(row, written(self.spec), **facts)]
+            elif np.isnan(score[n]):
+                yield Dropped("no score")
             else:
-                yield Dropped(
-                    "no score" if np.isnan(score[n]) else "alike a better row" if n in seen else "beyond the budget"
-                )
+                yield Dropped("alike a better row" if seen[n] else "beyond the budget")
 
     def told(self, rows: Iterable[Row]) -> dict[str, Any]:
         """How neighbours were looked for, and what that may have overlooked."""
@@ -148,16 +160,36 @@ class _Selecting:
     def _chosen(self, vectors_ND: Array, order: Array) -> list[Kept]:
         from grainline.curation import _neighbours
 
+        if not len(order):
+            return []
         spec, (rows, dims) = self.spec, vectors_ND.shape
+        directions = _neighbours.Directions(vectors_ND, centred=spec.centred)
+        self._look(directions)
         how = _neighbours.choose(rows, dims, spec.budget) if spec.search == "auto" else spec.search
-        room = rows if spec.budget is None else min(rows, spec.budget)
-        near = _neighbours.Graph(dims, room) if how == "hnsw" else _neighbours.Exact(vectors_ND)
-        kept = list(_neighbours.greedy(vectors_ND, order, near, threshold=spec.threshold, budget=spec.budget))
-        self.facts = {"search": how, "dimensions": dims, "scored": len(order), "kept": len(kept)}
+        near = _neighbours.Graph(dims) if how == "hnsw" else _neighbours.Exact(directions)
+        kept = list(_neighbours.greedy(directions, order, near, threshold=spec.threshold, budget=spec.budget))
+        self.facts |= {"search": how, "dimensions": dims, "scored": len(order), "kept": len(kept)}
         if how == "hnsw":
-            looked, wrong = _neighbours.overlooked(vectors_ND, kept, spec.threshold)
+            looked, wrong = _neighbours.overlooked(directions, kept, spec.threshold)
             self.facts |= {"looked_at_exactly": looked, "of_these_too_near": wrong}
         return kept
+
+    def _look(self, directions: Directions) -> None:
+        """Note how much alike rows are that have nothing to do with each other, and say so if it is too much."""
+        import numpy as np
+
+        from grainline import progress
+
+        found = directions.similarities(np.random.default_rng(self.bench.seed))
+        if not len(found):
+            return
+        low, middle, high = (round(float(n), 3) for n in np.quantile(found, (0.05, 0.5, 0.95)))
+        self.facts["similarity_of_any_two"] = {"5%": low, "50%": middle, "95%": high}
+        if middle > self.spec.threshold:
+            remark = (
+                f"most rows are alike by these vectors (half of all pairs above {middle:g}): hardly any can be kept"
+            )
+            progress.say(f"{remark}. Set centred=true, another pooling, or a higher threshold.", quiet=self.bench.quiet)
 
     # ---------------------------------------------------------------------------------------------------- vectors
 
@@ -169,17 +201,18 @@ class _Selecting:
         if spec.vectors:
             column = _embeddings.Column(spec.vectors)
             pairs = _Again(lambda: ((identity(row), row.get(spec.vectors)) for row in rows))
-            return _embeddings.filled(self.bench.folder, pairs, column, precision)
+            return _embeddings.filled(self.bench.folder, pairs, column, precision, quiet=self.bench.quiet)
         manner = _embeddings.Manner(spec.pooling, spec.of, spec.max_length, spec.dtype, spec.device)
         make = _embeddings.Causal if spec.encoder == "causal" else _embeddings.Sentences
         records = _Again(lambda: map(conversation, rows))
-        return _embeddings.filled(self.bench.folder, records, make(spec.model, manner), precision)
+        maker = make(spec.model, manner)
+        return _embeddings.filled(self.bench.folder, records, maker, precision, quiet=self.bench.quiet)
 
     # ----------------------------------------------------------------------------------------------------- scores
 
     def _scores(self, rows: Iterable[Row]) -> Iterator[float]:
         """s of each row, in order; NaN where it cannot be said."""
-        streams = [self._asked(names, rows) for names in self._together()]
+        streams = [self._asked(names, reward, rows) for names, reward in self.rewards.items()]
         columns = {name: getattr(self.spec, name) for name in ASKED if isinstance(getattr(self.spec, name), str)}
         for row, *said in zip(rows, *streams, strict=True):
             known = {name: _column(row, column) for name, column in columns.items()}
@@ -187,13 +220,7 @@ class _Selecting:
                 known |= values
             yield self._sum(row, list(known.values()))
 
-    def _together(self) -> list[tuple[str, ...]]:
-        """What one reward is asked for at once, so that a judge is paid once."""
-        asked = self.spec.rewards
-        same = len(asked) == 2 and asked["complexity"] == asked["quality"]
-        return [tuple(asked)] if same else [(name,) for name in asked]
-
-    def _asked(self, names: tuple[str, ...], rows: Iterable[Row]) -> Iterator[dict[str, list[float]]]:
+    def _asked(self, names: tuple[str, ...], reward: Scoring, rows: Iterable[Row]) -> Iterator[dict[str, list[float]]]:
         """For each row what the reward says of each of its exchanges."""
         from grainline.curation._asking import each, exchanges
         from grainline.rewards._seam import Asked
@@ -201,8 +228,8 @@ class _Selecting:
         def ask(row: Row) -> list[Asked]:
             return [Asked(prompt, answer, (), names) for prompt, answer in exchanges(row)]
 
-        for _, heard in each(rows, ask, [self.rewards[names[0]]]):
-            yield {name: [scores.value[0][a] for (scores,) in heard] for a, name in enumerate(names)}
+        for _, heard in each(rows, ask, reward):
+            yield {name: [scores.value[0][a] for scores in heard] for a, name in enumerate(names)}
 
     def _sum(self, row: Row, factors: Sequence[Sequence[float]]) -> float:
         if len(set(map(len, factors))) > 1:

@@ -47,6 +47,7 @@ class Scores(NamedTuple):
 
     value: tuple[tuple[float, ...], ...]  # (S, A), higher is better; NaN where it cannot say
     spread: tuple[tuple[float, ...], ...] | None = None  # (S, A) one standard deviation; None: it does not know
+    opinions: tuple[tuple[tuple[float, ...], ...], ...] | None = None  # (K, S, A) of its members, where it has some
 
 
 class Desk(NamedTuple):

@@ -30,6 +30,7 @@ def mean_and_spread(opinions: Sequence[Scores]) -> Scores:
     return Scores(
         tuple(tuple(_mean(values) for values, _ in row) for row in said),
         tuple(tuple(_deviation(values, own) for values, own in row) for row in said),
+        tuple(opinion.value for opinion in opinions),
     )
 
 
