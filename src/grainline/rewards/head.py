@@ -76,7 +76,7 @@ class Head:
         name = self.model or base["name"]
         model = models.load(models.Choice(name, base["revision"], dtype=base["dtype"], device=self.device))
         taken = Taken(tuple(told["layers"]), told["pool"], self.max_tokens)
-        features = Features(model, desk.folder / "features", taken, quiet=desk.quiet)
+        features = Features(model, desk.folder / "features", taken)  # the job that asks shows the progress
         if features.fingerprint != base["fingerprint"]:
             raise ModelError(
                 "these are not the weights that the head was taught on.",
