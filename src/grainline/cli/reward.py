@@ -83,8 +83,8 @@ def train(
         _print.as_json(facts)
         return
     pieces, prompts = facts["taught"]["pieces"], facts["taught"]["prompts"]
-    _print.metrics(facts["unseen"], title=f"{out}: {pieces:,} pieces of {prompts:,} prompts, each said by a member")
-    _print.note("taught without its fold. Other prompts of the same kind are like these; other data are not.")
+    _print.metrics(facts["unseen"], title=f"{out}: {pieces:,} pieces of {prompts:,} prompts")
+    _print.note("each piece was scored by the member that was taught without its prompt")
 
 
 @reward.command()
