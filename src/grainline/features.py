@@ -134,15 +134,12 @@ class Features:
         if all(one.key in self._shelf for one in asked):
             return
         layout = self._ready([one.example for one in asked])
-        by_example: dict[int, list[_Asked]] = {}
-        for one in asked:
-            by_example.setdefault(id(one.example), []).append(one)
+        of = {id(one.example): one for one in asked}
         windows = ([one.example for one in asked[i : i + WINDOW]] for i in range(0, len(asked), WINDOW))
         plan = [part for some in windows for part in pack(some, max_tokens=self.taken.max_tokens, layout=layout)]
-        missing = [part for part in plan if any(one.key not in self._shelf for e in part for one in by_example[id(e)])]
+        missing = [part for part in plan if any(of[id(example)].key not in self._shelf for example in part)]
         for part in track(missing, "reading answers", quiet=self.quiet):
-            here = [one for example in part for one in by_example[id(example)]]
-            read = self._read(here, layout)
+            read = self._read([of[id(example)] for example in part], layout)
             self._shelf.add({key: rows for key, rows in read.items() if key not in self._shelf})
 
     def _read(self, asked: Sequence[_Asked], layout: Layout) -> dict[str, Tensor]:
@@ -181,7 +178,7 @@ class Features:
 def tokens_of(piece: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     """The tokens of a piece: those whose last character stands in it, else the one that it stands in.
 
-    Without the token that ends the turn, and without those of the template. None where the piece was cut away.
+    Without the token that ends the turn, and without those of the template. () where the piece was cut away.
     """
     words = [(t, start, stop) for t, (start, stop) in enumerate(offsets[:-1]) if start < stop]
     own = tuple(t for t, _, stop in words if piece[0] < stop <= piece[1])

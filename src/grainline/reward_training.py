@@ -101,19 +101,23 @@ def train(
     model = models.load(models.Choice(plan.model, plan.revision, plan.dtype, plan.device))
     taken = Taken(plan.layers, plan.pool, plan.max_tokens)
     features = Features(model, _desk("head") / "features", taken, quiet=quiet)
-    base = {
-        "name": plan.model,
-        "revision": plan.revision,
-        "fingerprint": features.fingerprint,
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
+    seen = features([Passage(one.prompt, one.answer, one.pieces) for one in lessons.judged])
+    rows, unread = _rows(lessons, seen), sum(one is None for one in seen)
+    if unread:
+        say(f"{unread} of {len(seen)} answers cannot be read with this model's template", quiet=quiet)
     source = {"name": read.name, "split": split, "format": format, "digest": read.digest, "rows": len(read.records)}
     chosen = {key: getattr(plan, key) for key in ("layers", "pool", "language", "seed")}
-    facts = {"format": FORMAT, "base": base, **chosen, "learning": learning, "options": options, "data": source}
-    rows = _rows(lessons, features([Passage(one.prompt, one.answer, one.pieces) for one in lessons.judged]))
+    facts = {"format": FORMAT, "base": _base(plan, features, str(model.dtype)), **chosen}
+    facts |= {"learning": learning, "options": options, "data": source, "unread": unread}
     facts = _teach(lessons, rows, plan, fit, facts, out)
     say(f"head: {out}, {time.monotonic() - began:.0f} s", quiet=quiet)
     return facts
+
+
+def _base(plan: Plan, features: Features, dtype: str) -> dict[str, Any]:
+    """The language model by which the head stands."""
+    held = {"fingerprint": features.fingerprint, "dtype": dtype.removeprefix("torch.")}
+    return {"name": plan.model, "revision": plan.revision, **held}
 
 
 def _desk(name: str) -> Path:
