@@ -65,7 +65,7 @@ def test_what_was_read_is_read_once(model: models.LoadedModel, tmp_path: Path, m
     monkeypatch.setattr(Features, "_read", lambda *_: pytest.fail("it was there"))
     again = Features(model, tmp_path, Taken())(passages[::-1])[::-1]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    for other in (Taken(layers=(1.0,)), Taken(pool="last")):
+    for other in (Taken(layers=(1.0,)), Taken(pool="mean")):
         with pytest.raises(pytest.fail.Exception, match="it was there"):
             Features(model, tmp_path, other)(passages)
 

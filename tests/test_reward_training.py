@@ -21,7 +21,7 @@ def marked(toy: Toy, tmp_path: Path) -> str:
 
 
 def test_a_head_from_marked_errors(toy: Toy, marked: str, tmp_path: Path) -> None:
-    told = train(marked, tmp_path / "head", Plan(model=toy.model, members=3))
+    told = train(marked, tmp_path / "head", Plan(pool="mean", model=toy.model, members=3))
     assert json.loads(json.dumps(told)) == json.loads((tmp_path / "head" / "head.json").read_text())
     assert (told["learn"], told["aspects"], told["unmarked"]) == ("segments", ["tone"], "marked")
     assert told["members"] == 3
@@ -33,9 +33,9 @@ def test_a_head_from_marked_errors(toy: Toy, marked: str, tmp_path: Path) -> Non
 
 def test_the_same_rows_teach_the_same_head(toy: Toy, marked: str, tmp_path: Path, one_thread: None) -> None:
     for name in "ab":
-        train(marked, tmp_path / name, Plan(model=toy.model, members=3))
+        train(marked, tmp_path / name, Plan(pool="mean", model=toy.model, members=3))
     assert (tmp_path / "a" / "head.safetensors").read_bytes() == (tmp_path / "b" / "head.safetensors").read_bytes()
-    train(marked, tmp_path / "b", Plan(model=toy.model, members=3, seed=1))
+    train(marked, tmp_path / "b", Plan(pool="mean", model=toy.model, members=3, seed=1))
     assert (tmp_path / "a" / "head.safetensors").read_bytes() != (tmp_path / "b" / "head.safetensors").read_bytes()
 
 
@@ -56,19 +56,21 @@ def test_graded_scores_teach_by_every_loss(toy: Toy, tmp_path: Path, loss: Any) 
             }
         )
     told = train(
-        jsonl(tmp_path / "graded.jsonl", graded), tmp_path / "head", Plan(model=toy.model, members=3, loss=loss)
+        jsonl(tmp_path / "graded.jsonl", graded),
+        tmp_path / "head",
+        Plan(pool="mean", model=toy.model, members=3, loss=loss),
     )
     assert (told["loss"], told["unmarked"]) == (loss, "unjudged")
     assert told["unseen"]["tone/auc"] > 0.9
 
 
 def test_pairs_and_labelled_answers(toy: Toy, tmp_path: Path) -> None:
-    told = train(toy.pairs, tmp_path / "pairs", Plan(model=toy.model, members=3))
+    told = train(toy.pairs, tmp_path / "pairs", Plan(pool="mean", model=toy.model, members=3))
     assert (told["learn"], told["aspects"], told["loss"]) == ("pairs", [""], "pairs")
     found = evaluate(f"head:path={tmp_path / 'pairs'}", toy.held_out)
     assert found.metrics["pairs/accuracies"] > 0.85
     assert found.reliability == {}
-    told = train(toy.labelled, tmp_path / "labels", Plan(model=toy.model, members=3))
+    told = train(toy.labelled, tmp_path / "labels", Plan(pool="mean", model=toy.model, members=3))
     assert (told["learn"], told["loss"]) == ("answers", "likelihood")
     found = evaluate(f"head:path={tmp_path / 'labels'}", toy.labelled, split="train")
     assert found.metrics["overall/auc"] > 0.9
@@ -77,7 +79,7 @@ def test_pairs_and_labelled_answers(toy: Toy, tmp_path: Path) -> None:
 @pytest.mark.parametrize("learning", sorted(head_torch.LEARNERS))
 def test_every_way_of_learning_makes_a_head(toy: Toy, marked: str, tmp_path: Path, learning: str) -> None:
     options = ":layers=[6],epochs=30,lr=2e-2,batch=20" if learning == "equilibrium" else ":steps=30"
-    told = train(marked, tmp_path / "head", Plan(model=toy.model, members=2, learning=learning + options))
+    told = train(marked, tmp_path / "head", Plan(pool="mean", model=toy.model, members=2, learning=learning + options))
     assert (told["learning"], len(told["options"])) == (learning, options.count("="))
     assert told["unseen"]["tone/auc"] > 0.8
     found = evaluate(f"head:path={tmp_path / 'head'}", marked)
@@ -109,7 +111,7 @@ def test_what_cannot_be_taught_is_said(
     toy: Toy, marked: str, tmp_path: Path, plan: dict[str, Any], error: type[Exception], why: str
 ) -> None:
     with pytest.raises(error, match=why):
-        train(marked, tmp_path / "head", Plan(model=toy.model, **plan))
+        train(marked, tmp_path / "head", Plan(pool="mean", model=toy.model, **plan))
     assert not (tmp_path / "head").exists()
 
 
@@ -117,13 +119,13 @@ def test_a_folder_of_something_else_is_left_alone(toy: Toy, marked: str, tmp_pat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("dear")
     with pytest.raises(RunError, match="something else is there"):
-        train(marked, tmp_path / "mine", Plan(model=toy.model))
+        train(marked, tmp_path / "mine", Plan(pool="mean", model=toy.model))
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "dear"
 
 
 def test_rows_without_a_span_teach_no_segments(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no span judges anything"):
-        train(toy.pairs, tmp_path / "head", Plan(model=toy.model, learn="segments"))
+        train(toy.pairs, tmp_path / "head", Plan(pool="mean", model=toy.model, learn="segments"))
 
 
 @pytest.mark.real

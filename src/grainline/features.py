@@ -1,9 +1,10 @@
 r"""Frozen features: what a language model holds of pieces of an answer, one vector a piece, kept on disk.
 
-A piece is read in its place, after the prompt and all that the answer says before it. Its vector is the mean of the
-hidden states of its tokens, or the last of them, after each chosen layer, one layer behind the other:
+A piece is read in its place, after the prompt and all that the answer says before it. Its vector is the hidden state of
+its last token, or the mean over its tokens, after each chosen layer, one layer behind the other:
 
-.. math:: f_s = \bigl[\tfrac{1}{|s|} \sum_{t \in s} h^{(l)}_t\bigr]_{l} \in \mathbb{R}^{L H}
+.. math:: f_s = \bigl[h^{(l)}_{\text{last token of } s}\bigr]_{l} \in \mathbb{R}^{L H}
+    \qquad \text{or} \qquad \bigl[\tfrac{1}{|s|} \textstyle\sum_{t \in s} h^{(l)}_t\bigr]_{l}
 
 Layers are named by their share of the depth: 0.5 is the middle, 1 the final state, after the last norm. Nothing above
 the highest chosen layer is computed, and no vocabulary.
@@ -55,7 +56,7 @@ class Taken(NamedTuple):
     """Which features."""
 
     layers: tuple[float, ...] = (0.5,)  # shares of the depth, above 0, at most 1
-    pool: Pool = "mean"
+    pool: Pool = "last"
     max_tokens: int = 4096  # of a forward: sets speed and memory
 
 

@@ -50,8 +50,8 @@ class Plan:
     """auto, cpu, cuda, cuda:1, mps."""
     layers: tuple[float, ...] = Field((0.5,), min_length=1)
     """Shares of the depth: 0.5 = the middle, 1 = the final state; several stand side by side."""
-    pool: Literal["mean", "last"] = "mean"
-    """Of a piece's tokens."""
+    pool: Literal["mean", "last"] = "last"
+    """Of a piece's tokens: the state of the last one, or the mean."""
     learn: Literal["auto", "segments", "pairs", "answers"] = "auto"
     """auto = segments where any span is, else pairs or labelled answers, whichever the rows are."""
     aspects: tuple[str, ...] = ()

@@ -187,11 +187,15 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def taught(toy_world: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head on the toy model's hidden states."""
+    """A head on the toy model's hidden states: their mean, for nothing random has taught the last one of the others."""
     root = tmp_path_factory.mktemp("heads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAINLINE_CACHE", str(root / "cache"))
-        train(jsonl(root / "rows.jsonl", rows(SENTENCES)), root / "head", Plan(model=toy_world.model, members=3))
+        train(
+            jsonl(root / "rows.jsonl", rows(SENTENCES)),
+            root / "head",
+            Plan(pool="mean", model=toy_world.model, members=3),
+        )
     return root / "head"
 
 
@@ -211,12 +215,24 @@ def test_an_opened_head_is_its_parts(taught: Path, toy: Toy, tmp_path: Path) -> 
         (scores,) = reward.score([asked])
         assert reward.facts["base"]["name"] == toy.model
     told = json.loads((taught / "head.json").read_text())
-    (read,) = Features(models.load(toy.model), None, Taken())([Passage(asked.prompt, asked.answer, asked.pieces)])
+    (read,) = Features(models.load(toy.model), None, Taken(pool="mean"))(
+        [Passage(asked.prompt, asked.answer, asked.pieces)]
+    )
     each = head.load(taught, told)(read)[..., 0]
     assert [row[0] for row in scores.value] == pytest.approx(each.mean(0).tolist(), abs=1e-6)
     assert [row[0] for row in scores.spread] == pytest.approx(each.std(0).tolist(), abs=1e-6)
     assert all(value[0] == value[1] for value in scores.value), "of one aspect the mean is that aspect"
     assert scores.value[0][0] > scores.value[1][0] + 0.3, "warm words and cold ones"
+
+
+def test_an_answer_as_a_whole_is_the_mean_of_its_sentences(taught: Path, toy: Toy, tmp_path: Path) -> None:
+    """Of a head that was taught on sentences; the spread is that of the members' means."""
+    chat, answer = ({"role": "user", "content": "tell me of 7"},), "Sure kind glad warm. Cold bad never rude. "
+    with open_(f"head:path={taught}", tmp_path) as reward:
+        apart, whole = reward.score([Asked(chat, answer, ((0, 21), (21, 42))), Asked(chat, answer)])
+    assert len(whole.value) == 1
+    assert whole.value[0][0] == pytest.approx((apart.value[0][0] + apart.value[1][0]) / 2, abs=1e-6)
+    assert whole.spread[0][0] < max(row[0] for row in apart.spread)
 
 
 def test_it_knows_how_good_it_is(taught: Path) -> None:
@@ -282,7 +298,7 @@ def test_duels_of_judged_aspects_and_of_strengths(taught: Path, toy: Toy, tmp_pa
     duel = Duel(chat, "Yes kind glad.", "No rude bad.")
     with open_(f"head:path={taught}", tmp_path) as reward:
         assert list(reward.compare([duel, Duel(chat, duel.second, duel.first)])) == [1.0, 0.0]
-    train(toy.pairs, tmp_path / "pairs", Plan(model=toy.model, members=3, learn="pairs"))
+    train(toy.pairs, tmp_path / "pairs", Plan(pool="mean", model=toy.model, members=3, learn="pairs"))
     assert rooms.parse("rewards", f"head:path={tmp_path / 'pairs'}").between is None
     assert rooms.parse("rewards", f"head:path={taught}").between == (0, 1)
     with open_(f"head:path={tmp_path / 'pairs'}", tmp_path) as reward:
