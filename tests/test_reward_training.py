@@ -65,8 +65,8 @@ def test_graded_scores_teach_by_every_loss(toy: Toy, tmp_path: Path, loss: Any) 
 
 
 def test_pairs_and_labelled_answers(toy: Toy, tmp_path: Path) -> None:
-    told = train(toy.pairs, tmp_path / "pairs", Plan(pool="mean", model=toy.model, members=3))
-    assert (told["learn"], told["aspects"], told["loss"]) == ("pairs", [""], "pairs")
+    told = train(toy.pairs, tmp_path / "pairs", Plan(model=toy.model, members=3))
+    assert (told["learn"], told["aspects"], told["loss"], told["pool"]) == ("pairs", [""], "pairs", "mean")
     found = evaluate(f"head:path={tmp_path / 'pairs'}", toy.held_out)
     assert found.metrics["pairs/accuracies"] > 0.85
     assert found.reliability == {}
@@ -133,6 +133,6 @@ def test_people_s_error_marks_teach_a_real_model_s_states(smollm2: str, shared_d
     """30 rows of qa_feedback and SmolLM2's middle layer: the way, not the figure (docs/rewards/head.md has that)."""
     source = str(shared_data / "qa_feedback" / "spans_test.jsonl.gz")
     told = train(source, tmp_path / "head", Plan(model=smollm2, members=3), limit=30)
-    assert told["aspects"] == ["factuality", "relevance"]
+    assert (told["aspects"], told["pool"]) == (["factuality", "relevance"], "last")
     assert told["taught"]["pieces"] > 60
     assert 0 <= told["unseen"]["relevance/auc"] <= 1

@@ -50,8 +50,8 @@ class Plan:
     """auto, cpu, cuda, cuda:1, mps."""
     layers: tuple[float, ...] = Field((0.5,), min_length=1)
     """Shares of the depth: 0.5 = the middle, 1 = the final state; several stand side by side."""
-    pool: Literal["mean", "last"] = "last"
-    """Of a piece's tokens: the state of the last one, or the mean."""
+    pool: Literal["auto", "mean", "last"] = "auto"
+    """Of a piece's tokens: the state of the last one, or the mean; auto = last of segments, mean of whole answers."""
     learn: Literal["auto", "segments", "pairs", "answers"] = "auto"
     """auto = segments where any span is, else pairs or labelled answers, whichever the rows are."""
     aspects: tuple[str, ...] = ()
@@ -99,14 +99,15 @@ def train(
     load.refuse(read)
     lessons = _lessons(read.records, plan, read.name)
     model = models.load(models.Choice(plan.model, plan.revision, plan.dtype, plan.device))
-    taken = Taken(plan.layers, plan.pool, plan.max_tokens)
+    pool: Any = {"segments": "last"}.get(lessons.learn, "mean") if plan.pool == "auto" else plan.pool
+    taken = Taken(plan.layers, pool, plan.max_tokens)
     features = Features(model, _desk("head") / "features", taken, quiet=quiet)
     seen = features([Passage(one.prompt, one.answer, one.pieces) for one in lessons.judged])
     rows, unread = _rows(lessons, seen), sum(one is None for one in seen)
     if unread:
         say(f"{unread} of {len(seen)} answers cannot be read with this model's template", quiet=quiet)
     source = {"name": read.name, "split": split, "format": format, "digest": read.digest, "rows": len(read.records)}
-    chosen = {key: getattr(plan, key) for key in ("layers", "pool", "language", "seed")}
+    chosen = {key: getattr(plan, key) for key in ("layers", "language", "seed")} | {"pool": pool}
     facts = {"format": FORMAT, "base": _base(plan, features, str(model.dtype)), **chosen}
     facts |= {"learning": learning, "options": options, "data": source, "unread": unread}
     facts = _teach(lessons, rows, plan, fit, facts, out)

@@ -40,7 +40,10 @@ def train(
         ),
     ] = "auto",
     layers: Annotated[str, typer.Option("--layers", help="Shares of the depth: 0.5, or 0.5,1.")] = "0.5",
-    pool: Annotated[Literal["mean", "last"], typer.Option("--pool", help="Of a piece's tokens.")] = "last",
+    pool: Annotated[
+        Literal["auto", "mean", "last"],
+        typer.Option("--pool", help="Of a piece's tokens; auto: last of segments, mean of whole answers."),
+    ] = "auto",
     loss: Annotated[
         Literal["auto", "likelihood", "squares", "ordinal"], typer.Option("--loss", help="auto = likelihood.")
     ] = "auto",
