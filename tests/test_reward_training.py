@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from _toy import Toy, jsonl
+from _toy import marked as marked_rows
 from grainline.errors import DataError, RunError, SpecError
 from grainline.reward_training import Plan, evaluate, train
 from grainline.rewards import head_torch
-from rewards.test_head import rows
 
 
 @pytest.fixture
 def marked(toy: Toy, tmp_path: Path) -> str:
-    return jsonl(tmp_path / "marked.jsonl", rows(50))
+    return jsonl(tmp_path / "marked.jsonl", marked_rows(50))
 
 
 def test_a_head_from_marked_errors(toy: Toy, marked: str, tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_head_from_marked_errors(toy: Toy, marked: str, tmp_path: Path) -> Non
     assert (told["learn"], told["aspects"], told["unmarked"]) == ("segments", ["tone"], "marked")
     assert told["members"] == 3
     assert told["data"]["rows"] < told["taught"]["pieces"] <= 3 * told["data"]["rows"]
-    found = evaluate(f"head:path={tmp_path / 'head'}", jsonl(tmp_path / "test.jsonl", list(rows(90))[50:]))
+    found = evaluate(f"head:path={tmp_path / 'head'}", jsonl(tmp_path / "test.jsonl", marked_rows(90)[50:]))
     assert found.metrics["tone/auc_low"] > 0.9
     assert sum(row["pieces"] for row in found.reliability["tone"]) == found.metrics["tone/pieces"]
 
@@ -43,7 +43,7 @@ def test_the_same_rows_teach_the_same_head(toy: Toy, marked: str, tmp_path: Path
 def test_graded_scores_teach_by_every_loss(toy: Toy, tmp_path: Path, loss: Any) -> None:
     """Sentences of 0, 2 or 4 points, by their share of warm words."""
     graded = []
-    for row in rows(60):
+    for row in marked_rows(60):
         text, starts = row["completion"], [0, *(span["end"] + 1 for span in row["completion_spans"])]
         points = [4 if not any(span["start"] == s for span in row["completion_spans"]) else 0 for s in starts[:1]]
         graded.append(

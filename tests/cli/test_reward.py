@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from _toy import Toy, jsonl
+from _toy import marked as marked_rows
 from grainline import cli
-from rewards.test_head import rows
 
 
 @pytest.fixture
 def marked(toy: Toy, tmp_path: Path) -> str:
-    return jsonl(tmp_path / "marked.jsonl", rows(40))
+    return jsonl(tmp_path / "marked.jsonl", marked_rows(40))
 
 
 def ran(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:

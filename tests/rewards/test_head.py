@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from _toy import COLD, WARM, Toy, jsonl, write_model
+from _toy import Toy, jsonl, marked, write_model
 from grainline import models, rooms
 from grainline.errors import ModelError, RunError, SpecError
 from grainline.features import Features, Passage, Taken
@@ -167,23 +165,6 @@ def test_a_head_comes_back_as_it_was_saved(name: Any, learning: str, tmp_path: P
 
 # ------------------------------------------------------------------------------------------------------ an opened one
 
-SENTENCES = 60
-
-
-def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Answers of warm and cold sentences; cold ones are marked as rude."""
-    rng = random.Random(0)
-    for n in range(count):
-        text, spans = "", []
-        for _ in range(3):
-            cold = rng.random() < 0.4
-            sentence = " ".join(rng.choice(COLD if cold else WARM) for _ in range(4)).capitalize() + ". "
-            spans += [{"start": len(text), "end": len(text) + len(sentence) - 1, "aspect": "tone"}] if cold else []
-            text += sentence
-        if spans:
-            prompt = [{"role": "user", "content": f"tell me of {n // 2}"}]
-            yield {"prompt": prompt, "completion": text.strip(), "completion_spans": spans}
-
 
 @pytest.fixture(scope="module")
 def taught(toy_world: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -192,7 +173,7 @@ def taught(toy_world: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAINLINE_CACHE", str(root / "cache"))
         train(
-            jsonl(root / "rows.jsonl", rows(SENTENCES)),
+            jsonl(root / "rows.jsonl", marked(60)),
             root / "head",
             Plan(pool="mean", model=toy_world.model, members=3),
         )
