@@ -71,6 +71,7 @@ def test_marks_that_are_there_are_neither_mixed_nor_lost(plain: str, tmp_path: P
     assert "rejected_spans" not in made
     assert "score_range" not in made
     assert made["rejected_aspect_scores"] == [[1 / 4]]
+    assert {"step": "unmark:replace=true", "gone": ["rejected_spans"]} in made["curation"]
 
 
 def test_a_reward_without_bounds_can_be_given_some(toy: Toy, tmp_path: Path) -> None:
