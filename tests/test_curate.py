@@ -258,6 +258,7 @@ def test_what_cannot_be_carried_out(tmp_path: Path, double: str) -> None:
         curate(rows, [f"{double}:Double:short=true"], tmp_path / "short.jsonl")
     with pytest.raises(DataError, match=r"no row is left.*says why \(6\)"):
         curate(rows, [f"{double}:Double:drop=why"], tmp_path / "none.jsonl")
+    assert curate(rows, ["segment"], tmp_path / "none.jsonl").facts["out"]["rows"] == 6  # nothing is in the way
     with pytest.raises(DataError, match=r"cannot write '.parquet'"):
         curate(rows, ["segment"], tmp_path / "out.parquet")
     bad = tmp_path / "bad.jsonl"

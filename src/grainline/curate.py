@@ -119,7 +119,8 @@ class _Source:
     """The rows of a source, each with an id; to be read as often as one likes."""
 
     def __init__(self, source: Any, split: str, format: str, limit: int | None, skip: bool) -> None:
-        self._source, self._how, self._skip = source, {"split": split, "format": format, "limit": limit}, skip
+        self._source, self._skip = source, skip
+        self._how: dict[str, Any] = {"split": split, "format": format, "limit": limit}
 
     def __iter__(self) -> Iterator[Row]:
         return (found for found in self._read()[1] if isinstance(found, dict))
@@ -208,12 +209,13 @@ def _made(job: _Job, out: Path, *, quiet: bool) -> Curated:
             return Curated(out, facts)
         _claim(job, work)
         rows: Iterable[Row] = job.source
-        number, done = job.facts["source"]["rows"], []
+        number, done = job.facts["source"]["rows"], list[dict[str, Any]]()
         for n, step in enumerate(job.steps, start=1):
             found = journal.carry(step, rows, number, work / f"{n}.jsonl", seed=job.seed, quiet=quiet)
             (work / f"{n - 1}.jsonl").unlink(missing_ok=True)
             rows, number, done = journal.Kept(work / f"{n}.jsonl"), found["made"], [*done, found]
         if not number:
+            shutil.rmtree(work)
             why = "; ".join(f"{one['step']}: {why} ({n})" for one in done for why, n in one["dropped"].items())
             raise DataError("no row is left.", where=job.facts["source"]["path"], instead=f"Dropped were: {why}.")
         facts = job.facts | {"made": done, "out": _write(rows, out, work)}
@@ -267,7 +269,7 @@ def _claim(job: _Job, work: Path) -> None:
         work.mkdir(parents=True)
         provenance.write(work / "job.json", job.facts)
     changed = _changed(_known(work / "job.json"), job.facts)
-    if changed and any(work.glob("*.jsonl")):
+    if changed and any(file.stat().st_size for file in work.glob("*.jsonl")):
         raise RunError(
             f"an unfinished job with other {' and '.join(changed)} stands here.",
             where=str(work),

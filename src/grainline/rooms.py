@@ -24,6 +24,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -99,15 +100,15 @@ def fields(cls: type) -> dict[str, dict[str, Any]]:
 
 def summary(cls: type) -> dict[str, Any]:
     """What ``grainline ls`` prints of a method."""
-    doc = inspect.getdoc(sys.modules[cls.__module__]) or ""
     return {
         "name": name_of(cls),
-        "title": doc.partition("\n")[0],
+        "title": (inspect.getdoc(sys.modules[cls.__module__]) or "").partition("\n")[0],
         "paper": getattr(cls, "paper", ""),
         "needs": sorted(getattr(cls(), "needs", ())),
     }
 
 
+@functools.cache
 def name_of(cls: type) -> str:
     """The text name of a spec class: what one would type to get it."""
     module = sys.modules[cls.__module__]
@@ -376,10 +377,9 @@ def _quoted(raw: str) -> str:
 def _format(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_scalar(str(key))}: {_format(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_format, value)) + "]"
-    if isinstance(value, (set, frozenset)):
-        return "[" + ", ".join(sorted(map(_format, value))) + "]"  # the same text in every process
+    if isinstance(value, (list, tuple, set, frozenset)):
+        parts = list(map(_format, value))  # of a set sorted: the same text in every process
+        return "[" + ", ".join(parts if isinstance(value, (list, tuple)) else sorted(parts)) + "]"
     if dataclasses.is_dataclass(value):
         return f"({text(value)})"
     return _scalar(value)

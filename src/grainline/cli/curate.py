@@ -61,8 +61,8 @@ def curate(
     if json:
         _print.as_json([{"path": str(one.path), **one.facts} for one in made])
         return
-    for one in made:
-        _show(one)
+    for curated in made:
+        _show(curated)
 
 
 def _given(value: str, option: str) -> str:

@@ -141,7 +141,9 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            written = {key: rooms.text(part) for key, part in parts.items() if key in ROOMS and value is recipe}
+            written: dict[str, Any] = {
+                key: rooms.text(part) for key, part in parts.items() if key in ROOMS and value is recipe
+            }
             written |= {"curate": list(map(rooms.text, recipe.curate))} if value is recipe else {}
             return {key: written[key] if key in written else plain(part) for key, part in parts.items()}
         if isinstance(value, Mapping):
