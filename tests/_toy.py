@@ -91,6 +91,22 @@ def labelled(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def marked(count: int) -> list[dict[str, Any]]:
+    """Those of ``count`` answers of three sentences, warm and cold, that hold a cold one: it is marked as an error."""
+    rng, found = random.Random(0), []
+    for n in range(count):
+        text, spans = "", []
+        for _ in range(3):
+            cold = rng.random() < 0.4
+            sentence = " ".join(rng.choice(COLD if cold else WARM) for _ in range(4)).capitalize() + ". "
+            spans += [{"start": len(text), "end": len(text) + len(sentence) - 1, "aspect": "tone"}] if cold else []
+            text += sentence
+        if spans:
+            prompt = [_turn("user", f"tell me of {n // 2}")]
+            found.append({"prompt": prompt, "completion": text.strip(), "completion_spans": spans})
+    return found
+
+
 def _turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 

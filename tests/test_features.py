@@ -11,8 +11,7 @@ import torch
 from _toy import Toy
 from grainline import features as module
 from grainline import models
-from grainline.errors import RunError
-from grainline.features import Features, Passage, Shelf, Taken, tokens_of
+from grainline.features import Features, Passage, Taken, tokens_of
 
 CHAT = ({"role": "user", "content": "tell me of the sky"},)
 ANSWER = "glad kind yes. no never bad cold."
@@ -66,7 +65,7 @@ def test_what_was_read_is_read_once(model: models.LoadedModel, tmp_path: Path, m
     monkeypatch.setattr(Features, "_read", lambda *_: pytest.fail("it was there"))
     again = Features(model, tmp_path, Taken())(passages[::-1])[::-1]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    for other in (Taken(layers=(1.0,)), Taken(pool="last")):
+    for other in (Taken(layers=(1.0,)), Taken(pool="mean")):
         with pytest.raises(pytest.fail.Exception, match="it was there"):
             Features(model, tmp_path, other)(passages)
 
@@ -115,14 +114,3 @@ def test_tokens_of_a_piece() -> None:
     assert tokens_of((4, 12), offsets) == (2, 3)
     assert tokens_of((8, 10), offsets) == (3,)
     assert tokens_of((20, 30), offsets) == ()
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    shelf.add({"ab" * 32: torch.ones(2, 3), "cd" * 32: torch.zeros(0, 3)})
-    assert torch.equal(Shelf(tmp_path)["ab" * 32], torch.ones(2, 3))
-    assert Shelf(tmp_path)["cd" * 32].shape == (0, 3)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(RunError, match=r"safetensors: unreadable features: .* Delete it"):
-        Shelf(tmp_path)

@@ -59,7 +59,7 @@ SHARED = {
 FURTHER = {
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
-    | {"features", "endpoint", "ledger"},  # of a frozen model; a model over the network, and what it was paid for
+    | {"features", "shelf", "endpoint", "ledger"},  # frozen models; a model over the network; what they said once
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts", "rewards._rubric"}  # which quotes what others wrote
     | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
@@ -116,7 +116,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "generation": frozenset(),
     "evaluation": CURRENCY | {"data", "forward", "generation"},
     "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
-    "features": CURRENCY | {"data", "forward", "models", "atomic", "progress"},
+    "shelf": CURRENCY | {"atomic"},
+    "features": CURRENCY | {"data", "forward", "models", "shelf", "progress"},
     "reward_training": CURRENCY
     | {"rooms", "data", "evaluation", "features", "models", "places", "progress", "provenance"}
     | {"rewards._seam", "rewards._parts", "rewards.head", "rewards.head_torch"},  # it makes what head opens

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from _toy import Toy, jsonl, pairs
+from _toy import Toy, jsonl, marked, pairs
 from grainline.data import load
 from grainline.errors import DataError, RunError, SpecError
 from grainline.reward_training import Plan, train
 from grainline.runs import align
 from grainline.scoring import score
-from rewards.test_head import rows as marked_rows
 
 RULE = "rules:measure=length,target=4"
 ASK = [{"role": "user", "content": "Why?"}]
@@ -72,10 +71,11 @@ def test_marks_that_are_there_are_neither_mixed_nor_lost(plain: str, tmp_path: P
     assert "rejected_spans" not in made
     assert "score_range" not in made
     assert made["rejected_aspect_scores"] == [[1 / 4]]
+    assert {"step": "unmark:replace=true", "gone": ["rejected_spans"]} in made["curation"]
 
 
 def test_a_reward_without_bounds_can_be_given_some(toy: Toy, tmp_path: Path) -> None:
-    train(toy.pairs, tmp_path / "head", Plan(model=toy.model, members=2))
+    train(toy.pairs, tmp_path / "head", Plan(pool="mean", model=toy.model, members=2))
     reward = f"head:path={tmp_path / 'head'}"
     raw = read(score(toy.held_out, reward, tmp_path / "raw.jsonl", by="answer").path)
     assert min(row["rejected_score"] for row in raw) < 0 < max(row["chosen_score"] for row in raw)
@@ -87,7 +87,7 @@ def test_a_reward_without_bounds_can_be_given_some(toy: Toy, tmp_path: Path) -> 
 def test_what_is_scored_is_trained_on(toy: Toy, tmp_path: Path) -> None:
     """By 2d-dpo on the segments, by dpo on the uncertainty of the answers."""
     head = tmp_path / "head"
-    train(jsonl(tmp_path / "marked.jsonl", marked_rows(50)), head, Plan(model=toy.model, members=3))
+    train(jsonl(tmp_path / "marked.jsonl", marked(50)), head, Plan(pool="mean", model=toy.model, members=3))
     made = score(toy.pairs, f"head:path={head}", tmp_path / "scored.jsonl", aspects=["tone"])
     for objective, supervision in (("2d-dpo", "segments"), ("updpo", "sequence")):
         choices = {"data": str(made.path), "objective": objective, "supervision": supervision}
@@ -101,7 +101,7 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
 ) -> None:
     """kill -9 while features are read and while rows are written; nothing that was finished is done again."""
     head = tmp_path / "head"
-    train(jsonl(tmp_path / "marked.jsonl", marked_rows(50)), head, Plan(model=toy.model, members=2))
+    train(jsonl(tmp_path / "marked.jsonl", marked(50)), head, Plan(pool="mean", model=toy.model, members=2))
     source, reward = jsonl(tmp_path / "rows.jsonl", pairs(240, prompts=150, seed=5)), f"head:path={head},max_tokens=300"
     monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path / "cache-whole"))
     whole = score(source, reward, tmp_path / "whole.jsonl")
@@ -135,10 +135,10 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_another_head_is_another_job(toy: Toy, tmp_path: Path) -> None:
     """The folder is named alike, and holds other numbers."""
-    head, marked = tmp_path / "head", jsonl(tmp_path / "marked.jsonl", marked_rows(50))
-    train(marked, head, Plan(model=toy.model, members=2))
+    head, lessons = tmp_path / "head", jsonl(tmp_path / "marked.jsonl", marked(50))
+    train(lessons, head, Plan(pool="mean", model=toy.model, members=2))
     score(toy.held_out, f"head:path={head}", tmp_path / "out.jsonl")
-    train(marked, head, Plan(model=toy.model, members=2, seed=1))
+    train(lessons, head, Plan(pool="mean", model=toy.model, members=2, seed=1))
     with pytest.raises(RunError, match="made with other reads"):
         score(toy.held_out, f"head:path={head}", tmp_path / "out.jsonl")
 

@@ -1,9 +1,10 @@
 r"""Frozen features: what a language model holds of pieces of an answer, one vector a piece, kept on disk.
 
-A piece is read in its place, after the prompt and all that the answer says before it. Its vector is the mean of the
-hidden states of its tokens, or the last of them, after each chosen layer, one layer behind the other:
+A piece is read in its place, after the prompt and all that the answer says before it. Its vector is the hidden state of
+its last token, or the mean over its tokens, after each chosen layer, one layer behind the other:
 
-.. math:: f_s = \bigl[\tfrac{1}{|s|} \sum_{t \in s} h^{(l)}_t\bigr]_{l} \in \mathbb{R}^{L H}
+.. math:: f_s = \bigl[h^{(l)}_{\text{last token of } s}\bigr]_{l} \in \mathbb{R}^{L H}
+    \qquad \text{or} \qquad \bigl[\tfrac{1}{|s|} \textstyle\sum_{t \in s} h^{(l)}_t\bigr]_{l}
 
 Layers are named by their share of the depth: 0.5 is the middle, 1 the final state, after the last norm. Nothing above
 the highest chosen layer is computed, and no vocabulary.
@@ -17,15 +18,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from grainline import atomic, models
+from grainline import models
 from grainline.data.collate import collate, content_key, pack
 from grainline.data.encode import Encoder
-from grainline.errors import DataError, RunError
+from grainline.errors import DataError
 from grainline.progress import track
+from grainline.shelf import Shelf
 from grainline.types import Answer, Example, Layout, Record
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 Pool = Literal["mean", "last"]
 MAX_LENGTH = 4096
 """Tokens of prompt and answer at most, where the model itself can read more."""
+
+
+WINDOW = 128
+"""Answers that are packed together; more would only take longer to sort."""
 
 
 class Passage(NamedTuple):
@@ -50,7 +56,7 @@ class Taken(NamedTuple):
     """Which features."""
 
     layers: tuple[float, ...] = (0.5,)  # shares of the depth, above 0, at most 1
-    pool: Pool = "mean"
+    pool: Pool = "last"
     max_tokens: int = 4096  # of a forward: sets speed and memory
 
 
@@ -129,14 +135,12 @@ class Features:
         if all(one.key in self._shelf for one in asked):
             return
         layout = self._ready([one.example for one in asked])
-        by_example: dict[int, list[_Asked]] = {}
-        for one in asked:
-            by_example.setdefault(id(one.example), []).append(one)
-        plan = pack([one.example for one in asked], max_tokens=self.taken.max_tokens, layout=layout)
-        missing = [part for part in plan if any(one.key not in self._shelf for e in part for one in by_example[id(e)])]
+        of = {id(one.example): one for one in asked}
+        windows = ([one.example for one in asked[i : i + WINDOW]] for i in range(0, len(asked), WINDOW))
+        plan = [part for some in windows for part in pack(some, max_tokens=self.taken.max_tokens, layout=layout)]
+        missing = [part for part in plan if any(of[id(example)].key not in self._shelf for example in part)]
         for part in track(missing, "reading answers", quiet=self.quiet):
-            here = [one for example in part for one in by_example[id(example)]]
-            read = self._read(here, layout)
+            read = self._read([of[id(example)] for example in part], layout)
             self._shelf.add({key: rows for key, rows in read.items() if key not in self._shelf})
 
     def _read(self, asked: Sequence[_Asked], layout: Layout) -> dict[str, Tensor]:
@@ -175,65 +179,8 @@ class Features:
 def tokens_of(piece: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     """The tokens of a piece: those whose last character stands in it, else the one that it stands in.
 
-    Without the token that ends the turn, and without those of the template. None where the piece was cut away.
+    Without the token that ends the turn, and without those of the template. () where the piece was cut away.
     """
     words = [(t, start, stop) for t, (start, stop) in enumerate(offsets[:-1]) if start < stop]
     own = tuple(t for t, _, stop in words if piece[0] < stop <= piece[1])
     return own or tuple(t for t, start, stop in words if start <= piece[0] and piece[1] <= stop)[:1]
-
-
-class Shelf:
-    """Rows of numbers by address, in safetensors files that are written whole and never changed.
-
-    ``keys (n, 32) uint8``, ``stops (n,) int64`` and ``rows (total, width) float32`` a file. Addresses are held in
-    memory, rows stay on the disk. Without a folder rows are held too, and nothing stays.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._held: dict[str, Tensor] = {}
-        self._place: dict[str, tuple[Path, int, int]] = {}
-        self._open: dict[Path, Any] = {}
-        for file in sorted(folder.glob("*.safetensors")) if folder else ():
-            self._look(file)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._place or key in self._held
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key in self._held:
-            return self._held[key]
-        file, start, stop = self._place[key]
-        return self._opened(file).get_slice("rows")[start:stop]
-
-    def add(self, rows: Mapping[str, Tensor]) -> None:
-        """Keep ``rows``, all of them or none."""
-        import torch
-        from safetensors.torch import save_file
-
-        if self.folder is None:
-            self._held |= rows
-            return
-        keys = torch.tensor([list(bytes.fromhex(key)) for key in rows], dtype=torch.uint8)
-        stops = torch.tensor([len(part) for part in rows.values()]).cumsum(0)
-        file = self.folder / f"{hashlib.sha256(''.join(rows).encode()).hexdigest()[:24]}.safetensors"
-        with atomic.file(file) as temporary:
-            save_file({"keys": keys, "stops": stops, "rows": torch.cat(list(rows.values()))}, temporary)
-        self._look(file)
-
-    def _look(self, file: Path) -> None:
-        """Learn what a file holds."""
-        try:
-            opened = self._opened(file)
-            keys, stops = opened.get_tensor("keys").numpy().tobytes(), opened.get_tensor("stops").tolist()
-        except Exception as error:
-            raise RunError(f"unreadable features: {error}", where=str(file), instead="Delete it.") from error
-        for i, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
-            self._place[keys[32 * i : 32 * (i + 1)].hex()] = (file, start, stop)
-
-    def _opened(self, file: Path) -> Any:
-        from safetensors import safe_open
-
-        if file not in self._open:
-            self._open[file] = safe_open(file, "pt")
-        return self._open[file]

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from grainline import models, places, provenance, rooms
 from grainline.data import judged, load
-from grainline.errors import DataError, SpecError, nearest
+from grainline.errors import DataError, RunError, SpecError, nearest
 from grainline.evaluation import rewards as quality
 from grainline.features import Features, Passage, Taken
 from grainline.progress import say, track
@@ -50,8 +50,8 @@ class Plan:
     """auto, cpu, cuda, cuda:1, mps."""
     layers: tuple[float, ...] = Field((0.5,), min_length=1)
     """Shares of the depth: 0.5 = the middle, 1 = the final state; several stand side by side."""
-    pool: Literal["mean", "last"] = "mean"
-    """Of a piece's tokens."""
+    pool: Literal["auto", "mean", "last"] = "auto"
+    """Of a piece's tokens: the state of the last one, or the mean; auto = last of segments, mean of whole answers."""
     learn: Literal["auto", "segments", "pairs", "answers"] = "auto"
     """auto = segments where any span is, else pairs or labelled answers, whichever the rows are."""
     aspects: tuple[str, ...] = ()
@@ -61,9 +61,7 @@ class Plan:
     loss: Literal["auto", "likelihood", "squares", "ordinal"] = "auto"
     """Of segments and answers; auto = likelihood. Pairs have their own."""
     learning: str = "backprop"
-    """How members learn; the names are those of ``head_torch.LEARNERS``."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of that learner."""
+    """How members learn, written as a method is: backprop, equilibrium:epochs=20... See ``head_torch.LEARNERS``."""
     members: int = Field(5, ge=2)
     """Folds of prompts, and heads: each is taught without one fold."""
     max_tokens: int = Field(4096, ge=1)
@@ -90,26 +88,37 @@ def train(
         DataError: rows that cannot be read, too few prompts, or nothing that is judged.
         ModelError: no such model.
     """
-    began = time.monotonic()
+    from grainline.rewards.head_torch import learner
+
+    began, out = time.monotonic(), Path(out)
+    learning, options = rooms.options("rewards", plan.learning) or (plan.learning, {})
+    fit = learner(learning, options)
+    if out.exists() and not (out / "head.json").is_file():
+        raise RunError("something else is there.", where=str(out), instead="Give a new folder, or that of a head.")
     read = load.read(data, split=split, format=format, limit=limit)
     load.refuse(read)
     lessons = _lessons(read.records, plan, read.name)
     model = models.load(models.Choice(plan.model, plan.revision, plan.dtype, plan.device))
-    taken = Taken(plan.layers, plan.pool, plan.max_tokens)
+    pool: Any = {"segments": "last"}.get(lessons.learn, "mean") if plan.pool == "auto" else plan.pool
+    taken = Taken(plan.layers, pool, plan.max_tokens)
     features = Features(model, _desk("head") / "features", taken, quiet=quiet)
-    base = {
-        "name": plan.model,
-        "revision": plan.revision,
-        "fingerprint": features.fingerprint,
-        "dtype": str(model.dtype).removeprefix("torch."),
-    }
+    seen = features([Passage(one.prompt, one.answer, one.pieces) for one in lessons.judged])
+    rows, unread = _rows(lessons, seen), sum(one is None for one in seen)
+    if unread:
+        say(f"{unread} of {len(seen)} answers cannot be read with this model's template", quiet=quiet)
     source = {"name": read.name, "split": split, "format": format, "digest": read.digest, "rows": len(read.records)}
-    chosen = {key: getattr(plan, key) for key in ("layers", "pool", "learning", "options", "language", "seed")}
-    facts = {"format": FORMAT, "base": base, **chosen, "data": source}
-    rows = _rows(lessons, features([Passage(one.prompt, one.answer, one.pieces) for one in lessons.judged]))
-    facts = _teach(lessons, rows, plan, facts, Path(out))
+    chosen = {key: getattr(plan, key) for key in ("layers", "language", "seed")} | {"pool": pool}
+    facts = {"format": FORMAT, "base": _base(plan, features, str(model.dtype)), **chosen}
+    facts |= {"learning": learning, "options": options, "data": source, "unread": unread}
+    facts = _teach(lessons, rows, plan, fit, facts, out)
     say(f"head: {out}, {time.monotonic() - began:.0f} s", quiet=quiet)
     return facts
+
+
+def _base(plan: Plan, features: Features, dtype: str) -> dict[str, Any]:
+    """The language model by which the head stands."""
+    held = {"fingerprint": features.fingerprint, "dtype": dtype.removeprefix("torch.")}
+    return {"name": plan.model, "revision": plan.revision, **held}
 
 
 def _desk(name: str) -> Path:
@@ -144,6 +153,13 @@ def _lessons(records: Sequence[Record], plan: Plan, name: str) -> _Lessons:
         found = judged.as_wholes(records)
     if not found:
         raise DataError(f"nothing is judged in {', '.join(aspects)}.", where=name, instead="Give other aspects.")
+    prompts = len({one.group for one in found})
+    if prompts < 2 * plan.members:
+        raise DataError(
+            f"{prompts} prompts with something judged are too few for {plan.members} members.",
+            where=name,
+            instead="Give more rows, or fewer members.",
+        )
     return _Lessons(learn, aspects, unmarked, found)
 
 
@@ -182,26 +198,21 @@ def _rows(lessons: _Lessons, read: Sequence[Tensor | None]) -> list[_Row]:
     return [row for part in whole for row in part if any(mark == mark for mark in row.right)]
 
 
-def _teach(lessons: _Lessons, rows: Sequence[_Row], plan: Plan, facts: dict[str, Any], out: Path) -> dict[str, Any]:
+def _teach(
+    lessons: _Lessons, rows: Sequence[_Row], plan: Plan, fit: Any, facts: dict[str, Any], out: Path
+) -> dict[str, Any]:
     import torch
 
     from grainline.rewards import head_torch as head
 
-    if plan.learning not in head.LEARNERS:
-        raise SpecError(f"no way to learn {plan.learning!r}.", instead=nearest(plan.learning, head.LEARNERS))
     groups = [row.group for row in rows]
-    if len(set(groups)) < 2 * plan.members:
-        raise DataError(
-            f"{len(set(groups))} prompts with something judged are too few for {plan.members} members.",
-            instead="Give more rows, or fewer members.",
-        )
     features, target = torch.stack([row.features for row in rows]), torch.tensor([row.right for row in rows])
     weight = torch.tensor([[row.weight] for row in rows]) * target.isfinite()
     scale = head.Scale.of(features)
     lesson = head.Lesson(scale(features), target.nan_to_num(0.0), weight)
     loss = head.loss("pairs" if lessons.learn == "pairs" else _LOSS.get(plan.loss, plan.loss), lesson)
     fold = head.folds(groups, plan.members, plan.seed)
-    taught = head.teach(lesson, fold, loss, learning=plan.learning, seed=plan.seed, options=plan.options)
+    taught = head.teach(lesson, fold, loss, fit, seed=plan.seed)
     calibration = head.calibrated(loss, taught.unseen_NA, lesson)
     facts = facts | {
         "aspects": list(lessons.aspects),

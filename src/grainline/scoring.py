@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from grainline import curate, rooms
-from grainline.curation._seam import Bench, Row, Step, identity
+from grainline.curation._seam import Bench, Row, Step, identity, signed
 from grainline.data.fields import FINE
 from grainline.errors import DataError
 from grainline.types import spec
@@ -98,4 +98,5 @@ class Unmark:
                     instead="Write to rows without such columns, or let the scores replace them: --replace.",
                 )
             gone = {*MARKS, "score_range"}  # a scale of the old marks; the new ones lie between 0 and 1
-            yield [{column: value for column, value in row.items() if column not in gone} if marked else row]
+            kept = {column: value for column, value in row.items() if column not in gone}
+            yield [signed(kept, rooms.text(self), gone=marked) if marked else row]

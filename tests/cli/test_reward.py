@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from _toy import Toy, jsonl
+from _toy import marked as marked_rows
 from grainline import cli
-from rewards.test_head import rows
 
 
 @pytest.fixture
 def marked(toy: Toy, tmp_path: Path) -> str:
-    return jsonl(tmp_path / "marked.jsonl", rows(40))
+    return jsonl(tmp_path / "marked.jsonl", marked_rows(40))
 
 
 def ran(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
@@ -41,13 +41,13 @@ def test_taught_then_measured(toy: Toy, marked: str, tmp_path: Path, capsys: pyt
         "--layers",
         "0.5,1",
         "--pool",
-        "last",
+        "mean",
     )
     assert status == 0, told
     assert "tone/auc" in said
     assert "pieces of" in said
     facts = json.loads((head / "head.json").read_text())
-    assert (facts["layers"], facts["pool"], facts["members"]) == ([0.5, 1.0], "last", 2)
+    assert (facts["layers"], facts["pool"], facts["members"]) == ([0.5, 1.0], "mean", 2)
     status, said, told = ran(capsys, "evaluate", f"head:path={head}", "--data", marked)
     assert status == 0, told
     assert "tone/calibration" in said
@@ -55,7 +55,20 @@ def test_taught_then_measured(toy: Toy, marked: str, tmp_path: Path, capsys: pyt
 
 
 def test_both_as_json(toy: Toy, marked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--loss", "squares", "--unmarked", "right", "--aspects", "tone", "--members", 3, "--seed", 2
+    options = (
+        "--loss",
+        "squares",
+        "--unmarked",
+        "right",
+        "--aspects",
+        "tone",
+        "--members",
+        3,
+        "--seed",
+        2,
+        "--pool",
+        "mean",
+    )
     status, said, told = ran(
         capsys, "train", marked, "--model", toy.model, "--out", tmp_path / "h", "--json", "--limit", 30, *options
     )
@@ -70,7 +83,19 @@ def test_both_as_json(toy: Toy, marked: str, tmp_path: Path, capsys: pytest.Capt
 
 def test_pairs_need_no_span(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, said, told = ran(
-        capsys, "train", toy.pairs, "--model", toy.model, "--out", tmp_path / "h", "--members", 2, "--learn", "pairs"
+        capsys,
+        "train",
+        toy.pairs,
+        "--model",
+        toy.model,
+        "--out",
+        tmp_path / "h",
+        "--members",
+        2,
+        "--learn",
+        "pairs",
+        "--pool",
+        "mean",
     )
     assert status == 0, told
     assert "pairs/accuracies" in said

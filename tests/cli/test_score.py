@@ -59,6 +59,8 @@ def test_facts_as_json(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--reward", "rulse"], "no method 'rulse' in rewards/. Did you mean 'rules'?"),
         (["--reward", "rules:targt=3"], "rules has no option 'targt'. Did you mean 'target'?"),
         (["--reward", "head"], "head: no head is named. Write head:path=FOLDER"),
+        (["--reward", "rules", "--between", "5"], "'5' are no bounds. Write WORST,BEST, as in -5,5."),
+        (["--reward", "rules", "--between=5,-5"], "the worst score is below the best"),
         (["--reward", "rules", "--format", "helpster"], "Did you mean 'helpsteer'?"),
     ],
 )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from _toy import COLD, WARM, Toy, jsonl, write_model
+from _toy import Toy, jsonl, marked, write_model
 from grainline import models, rooms
 from grainline.errors import ModelError, RunError, SpecError
 from grainline.features import Features, Passage, Taken
@@ -114,7 +112,7 @@ def test_what_is_said_of_unseen_rows_is_of_the_member_that_has_not_seen_them() -
     head.LEARNERS["by heart"] = (by_heart, head.Linear)
     try:
         fold = head.folds(list(range(200)), 5, 0)
-        found = head.teach(random_lesson, fold, head.Loss("likelihood"), learning="by heart", seed=0, options={})
+        found = head.teach(random_lesson, fold, head.Loss("likelihood"), head.learner("by heart", {}), seed=0)
     finally:
         del head.LEARNERS["by heart"]
     right = [
@@ -167,31 +165,18 @@ def test_a_head_comes_back_as_it_was_saved(name: Any, learning: str, tmp_path: P
 
 # ------------------------------------------------------------------------------------------------------ an opened one
 
-SENTENCES = 60
-
-
-def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Answers of warm and cold sentences; cold ones are marked as rude."""
-    rng = random.Random(0)
-    for n in range(count):
-        text, spans = "", []
-        for _ in range(3):
-            cold = rng.random() < 0.4
-            sentence = " ".join(rng.choice(COLD if cold else WARM) for _ in range(4)).capitalize() + ". "
-            spans += [{"start": len(text), "end": len(text) + len(sentence) - 1, "aspect": "tone"}] if cold else []
-            text += sentence
-        if spans:
-            prompt = [{"role": "user", "content": f"tell me of {n // 2}"}]
-            yield {"prompt": prompt, "completion": text.strip(), "completion_spans": spans}
-
 
 @pytest.fixture(scope="module")
 def taught(toy_world: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head on the toy model's hidden states."""
+    """A head on the toy model's hidden states: their mean, for nothing random has taught the last one of the others."""
     root = tmp_path_factory.mktemp("heads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAINLINE_CACHE", str(root / "cache"))
-        train(jsonl(root / "rows.jsonl", rows(SENTENCES)), root / "head", Plan(model=toy_world.model, members=3))
+        train(
+            jsonl(root / "rows.jsonl", marked(60)),
+            root / "head",
+            Plan(pool="mean", model=toy_world.model, members=3),
+        )
     return root / "head"
 
 
@@ -211,12 +196,24 @@ def test_an_opened_head_is_its_parts(taught: Path, toy: Toy, tmp_path: Path) -> 
         (scores,) = reward.score([asked])
         assert reward.facts["base"]["name"] == toy.model
     told = json.loads((taught / "head.json").read_text())
-    (read,) = Features(models.load(toy.model), None, Taken())([Passage(asked.prompt, asked.answer, asked.pieces)])
+    (read,) = Features(models.load(toy.model), None, Taken(pool="mean"))(
+        [Passage(asked.prompt, asked.answer, asked.pieces)]
+    )
     each = head.load(taught, told)(read)[..., 0]
     assert [row[0] for row in scores.value] == pytest.approx(each.mean(0).tolist(), abs=1e-6)
     assert [row[0] for row in scores.spread] == pytest.approx(each.std(0).tolist(), abs=1e-6)
     assert all(value[0] == value[1] for value in scores.value), "of one aspect the mean is that aspect"
     assert scores.value[0][0] > scores.value[1][0] + 0.3, "warm words and cold ones"
+
+
+def test_an_answer_as_a_whole_is_the_mean_of_its_sentences(taught: Path, toy: Toy, tmp_path: Path) -> None:
+    """Of a head that was taught on sentences; the spread is that of the members' means."""
+    chat, answer = ({"role": "user", "content": "tell me of 7"},), "Sure kind glad warm. Cold bad never rude. "
+    with open_(f"head:path={taught}", tmp_path) as reward:
+        apart, whole = reward.score([Asked(chat, answer, ((0, 21), (21, 42))), Asked(chat, answer)])
+    assert len(whole.value) == 1
+    assert whole.value[0][0] == pytest.approx((apart.value[0][0] + apart.value[1][0]) / 2, abs=1e-6)
+    assert whole.spread[0][0] < max(row[0] for row in apart.spread)
 
 
 def test_it_knows_how_good_it_is(taught: Path) -> None:
@@ -282,7 +279,7 @@ def test_duels_of_judged_aspects_and_of_strengths(taught: Path, toy: Toy, tmp_pa
     duel = Duel(chat, "Yes kind glad.", "No rude bad.")
     with open_(f"head:path={taught}", tmp_path) as reward:
         assert list(reward.compare([duel, Duel(chat, duel.second, duel.first)])) == [1.0, 0.0]
-    train(toy.pairs, tmp_path / "pairs", Plan(model=toy.model, members=3, learn="pairs"))
+    train(toy.pairs, tmp_path / "pairs", Plan(pool="mean", model=toy.model, members=3, learn="pairs"))
     assert rooms.parse("rewards", f"head:path={tmp_path / 'pairs'}").between is None
     assert rooms.parse("rewards", f"head:path={taught}").between == (0, 1)
     with open_(f"head:path={tmp_path / 'pairs'}", tmp_path) as reward:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grainline.errors import InvariantError
-from grainline.rewards._parts import Platt, bradley_terry, mean, platt, sigmoid, unit
+from grainline.rewards._parts import Platt, bradley_terry, mean, platt, sigmoid, unit, windows
 
 
 def test_a_score_becomes_a_span_s() -> None:
@@ -74,3 +74,17 @@ def test_a_reward_that_is_wrong_on_data_held_out_says_the_mean() -> None:
     assert found.slope == 0
     assert found(5) == found(-5) == pytest.approx(1 / 4, abs=0.01)
     assert Platt()(0) == 0.5
+
+
+def test_a_stream_that_goes_on_anywhere_is_cut_where_it_would_have_been() -> None:
+    """Whatever was answered before, later windows are the same; answers to one prompt stay together."""
+    items = [(f"prompt {n // 3}", n) for n in range(600)]
+    whole = list(windows(items, lambda item: item[0]))
+    assert [item for window in whole for item in window] == items
+    assert 5 < len(whole) < 30
+    ends = {window[-1][1] for window in whole}
+    assert all(end % 3 == 2 for end in ends)
+    for start in range(0, 600, 7):
+        rest = list(windows(items[start:], lambda item: item[0]))
+        assert {window[-1][1] for window in rest} == {end for end in ends if end >= start}
+    assert list(windows([], lambda item: item)) == []

@@ -40,11 +40,16 @@ def train(
         ),
     ] = "auto",
     layers: Annotated[str, typer.Option("--layers", help="Shares of the depth: 0.5, or 0.5,1.")] = "0.5",
-    pool: Annotated[Literal["mean", "last"], typer.Option("--pool", help="Of a piece's tokens.")] = "mean",
+    pool: Annotated[
+        Literal["auto", "mean", "last"],
+        typer.Option("--pool", help="Of a piece's tokens; auto: last of segments, mean of whole answers."),
+    ] = "auto",
     loss: Annotated[
         Literal["auto", "likelihood", "squares", "ordinal"], typer.Option("--loss", help="auto = likelihood.")
     ] = "auto",
-    learning: Annotated[str, typer.Option("--learning", help="How the head learns: backprop...")] = "backprop",
+    learning: Annotated[
+        str, typer.Option("--learning", help="How the head learns: backprop, equilibrium:epochs=20...")
+    ] = "backprop",
     members: Annotated[int, typer.Option("--members", min=2, help="Heads, each taught without one fold.")] = 5,
     split: Annotated[str, typer.Option("--split", help="Split of a hub id or folder.")] = "train",
     format: Annotated[str, typer.Option("--format", help="A public data set's own columns.")] = "",
@@ -81,8 +86,8 @@ def train(
         _print.as_json(facts)
         return
     pieces, prompts = facts["taught"]["pieces"], facts["taught"]["prompts"]
-    _print.metrics(facts["unseen"], title=f"{out}: {pieces:,} pieces of {prompts:,} prompts, each said by a member")
-    _print.note("taught without its fold. Other prompts of the same kind are like these; other data are not.")
+    _print.metrics(facts["unseen"], title=f"{out}: {pieces:,} pieces of {prompts:,} prompts")
+    _print.note("each piece was scored by the member that was taught without its prompt")
 
 
 @reward.command()

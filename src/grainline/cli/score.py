@@ -16,6 +16,9 @@ def score(
     by: Annotated[
         Literal["sentence", "answer"], typer.Option("--by", help="Pieces that are judged; answer: numbers alone.")
     ] = "sentence",
+    between: Annotated[
+        str, typer.Option("--between", help="WORST,BEST of a reward without bounds, to make a matrix of its scores.")
+    ] = "",
     language: Annotated[str, typer.Option("--language", help="Of the sentences.")] = "en",
     replace: Annotated[
         bool, typer.Option("--replace", help="Scores take the place of what rows say of parts of their answers.")
@@ -45,12 +48,38 @@ def score(
 
     names = [name.strip() for name in aspects.split(",") if name.strip()]
     made = carry(
-        os.path.expanduser(data), reward, os.path.expanduser(out), aspects=names, by=by, language=language,
-        replace=replace, split=split, format=format, limit=limit, skip_bad_rows=skip_bad_rows, seed=seed, quiet=json,
-    )  # fmt: skip
+        os.path.expanduser(data),
+        reward,
+        os.path.expanduser(out),
+        aspects=names,
+        by=by,
+        between=_bounds(between),
+        language=language,
+        replace=replace,
+        split=split,
+        format=format,
+        limit=limit,
+        skip_bad_rows=skip_bad_rows,
+        seed=seed,
+        quiet=json,
+    )
     if json:
         _print.as_json({"path": str(made.path), **made.facts})
         return
     read, last = made.facts["source"]["rows"], made.facts["made"][-1]
     _print.note(f"{read:,} rows read, {last['made']:,} scored by {reward}")
     print(made.path)
+
+
+def _bounds(text: str) -> tuple[float, float] | None:
+    from grainline.errors import SpecError
+
+    if not text:
+        return None
+    try:
+        worst, best = map(float, text.split(","))
+    except ValueError:
+        raise SpecError(
+            f"{text!r} are no bounds.", where="--between", instead="Write WORST,BEST, as in -5,5."
+        ) from None
+    return worst, best

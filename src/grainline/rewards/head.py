@@ -1,7 +1,7 @@
 r"""A small head on frozen features of a language model, taught by people's marks: piece by piece, aspect by aspect.
 
 .. math:: P(\text{piece } s \text{ is right in aspect } a) = \sigma\bigl(\alpha_a\, f_a(x_s) + \gamma_a\bigr), \qquad
-    x_s = \frac1{|s|} \sum_{t \in s} h_t
+    x_s = h_{\text{last token of } s}
 
 h are hidden states of a middle layer while the model reads prompt and answer (``features.py``), f is linear in
 standardised features (or settles by itself: ``learning=equilibrium``), and alpha, gamma calibrate it on prompts that it
@@ -11,14 +11,16 @@ arXiv:2306.01693), whose three reward models are whole language models. Cross-fi
 calibration by Platt's rule are our composition.
 
 A head is made by ``grainline reward train`` and is a folder: ``head.json`` says of what model, layers, aspects and
-data it is, ``head.safetensors`` holds the numbers. Aspect "" is the mean of its aspects. A head taught on pairs has
-strengths in nats instead of probabilities, no bounds, and compares by Bradley and Terry's model.
+data it is, ``head.safetensors`` holds the numbers. Aspect "" is the mean of its aspects; an answer as a whole is the
+mean of its sentences. A head taught on pairs has read whole answers: it has strengths in nats instead of probabilities,
+no bounds, and compares by Bradley and Terry's model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -76,7 +78,7 @@ class Head:
         name = self.model or base["name"]
         model = models.load(models.Choice(name, base["revision"], dtype=base["dtype"], device=self.device))
         taken = Taken(tuple(told["layers"]), told["pool"], self.max_tokens)
-        features = Features(model, desk.folder / "features", taken, quiet=desk.quiet)
+        features = Features(model, desk.folder / "features", taken)  # the job that asks shows the progress
         if features.fingerprint != base["fingerprint"]:
             raise ModelError(
                 "these are not the weights that the head was taught on.",
@@ -92,6 +94,7 @@ class Judging:
     def __init__(self, trained: Trained, features: Features, told: Mapping[str, Any]) -> None:
         self._trained, self._features = trained, features
         self.aspects: tuple[str, ...] = tuple(told["aspects"])
+        self._language = told["language"] if told["learn"] == "segments" else None
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         self.facts: Mapping[str, Any] = {"base": told["base"], "head": digest}
 
@@ -100,9 +103,9 @@ class Judging:
 
         for window in windows(asked, lambda one: one.prompt):
             places = [self._places(one.aspects) for one in window]
-            read = self._features([Passage(one.prompt, one.answer, one.pieces) for one in window])
+            read = self._features([Passage(one.prompt, one.answer, self._pieces(one)) for one in window])
             for one, place, features in zip(window, places, read, strict=True):
-                yield self._said(features, place) if features is not None else _silent(one)
+                yield self._said(features, place, bool(one.segments)) if features is not None else _silent(one)
 
     def compare(self, duels: Iterable[Duel]) -> Iterator[float]:
         """By Bradley and Terry's model where the head was taught so, else the better score wins."""
@@ -111,6 +114,14 @@ class Judging:
         whole = (scores.value[0][0] for scores in self.score(asked))
         for first, second in zip(whole, whole, strict=True):
             yield bradley_terry(first, second) if pairs else 0.5 + 0.5 * ((first > second) - (first < second))
+
+    def _pieces(self, one: Asked) -> tuple[tuple[int, int], ...]:
+        """What is read of an answer: of a whole one its sentences, if it is sentences that the head was taught on."""
+        from grainline.data.sentences import sentences
+
+        if one.segments or self._language is None:
+            return one.pieces
+        return tuple(itertools.pairwise(sentences(one.answer, self._language))) or one.pieces
 
     def _places(self, wanted: Sequence[str]) -> list[list[int]]:
         """Of each wanted aspect, which of ours it is made of."""
@@ -122,11 +133,13 @@ class Judging:
         every = list(range(len(self.aspects)))
         return [[self.aspects.index(aspect)] if aspect in self.aspects else every for aspect in wanted]
 
-    def _said(self, features_SD: Tensor, places: Sequence[Sequence[int]]) -> Scores:
+    def _said(self, features_SD: Tensor, places: Sequence[Sequence[int]], apart: bool) -> Scores:
+        """Scores of all pieces, or of the answer that they make up."""
         import torch
 
         each_MSA = self._trained(features_SD)
         wanted = torch.stack([each_MSA[..., list(place)].mean(-1) for place in places], -1)
+        wanted = wanted if apart else wanted.nanmean(1, keepdim=True)
         spread = wanted.std(0) if len(wanted) > 1 else None
         rows = [tuple(map(tuple, part.tolist())) for part in (wanted.mean(0), spread) if part is not None]
         return Scores(*rows)

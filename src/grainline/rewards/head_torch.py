@@ -23,6 +23,8 @@ Losses, all means by weight over rows and aspects, f the latent score and r the 
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grainline import atomic
-from grainline.errors import RunError
+from grainline.errors import RunError, SpecError, nearest
 from grainline.rewards._parts import Platt, platt
 
 LossName = Literal["likelihood", "squares", "ordinal", "pairs"]
@@ -181,6 +183,27 @@ LEARNERS: dict[str, tuple[Learner, Callable[..., nn.Module]]] = {
 """Way of learning -> how a member is fitted, and how it is built again from its ``shape``."""
 
 
+def learner(name: str, options: Mapping[str, Any]) -> Learner:
+    """The learner of that name with these options.
+
+    Raises:
+        SpecError: there is none, or it does not have such an option.
+    """
+    if name not in LEARNERS:
+        raise SpecError(f"no way to learn {name!r}.", where="learning", instead=nearest(name, LEARNERS))
+    try:
+        if name == "equilibrium":
+            from grainline.rewards.equilibrium import Settings
+
+            Settings(**options)
+        else:
+            inspect.signature(LEARNERS[name][0]).bind(*(None,) * 4, **options)
+    except (TypeError, ValueError) as error:  # pydantic's is a ValueError
+        said = " ".join(str(error).split())
+        raise SpecError(f"{said}.", where=f"learning {name}", instead="See head_torch.py for its options.") from error
+    return functools.partial(LEARNERS[name][0], **options)
+
+
 class Scale(NamedTuple):
     """Standardises features."""
 
@@ -210,15 +233,12 @@ class Taught(NamedTuple):
     unseen_NA: Tensor  # latent scores
 
 
-def teach(
-    lesson: Lesson, fold_N: Tensor, loss: Loss, *, learning: str, seed: int, options: Mapping[str, Any]
-) -> Taught:
+def teach(lesson: Lesson, fold_N: Tensor, loss: Loss, fit: Learner, *, seed: int) -> Taught:
     """One member for each fold: taught without it, stopped by it."""
-    fit, _ = LEARNERS[learning]
     members, unseen = [], torch.zeros_like(lesson.target)
     for k in range(int(fold_N.max()) + 1):
         held_N = fold_N == k
-        member = fit(_rows(lesson, ~held_N), _rows(lesson, held_N), loss, seed + k, **options)
+        member = fit(_rows(lesson, ~held_N), _rows(lesson, held_N), loss, seed + k)
         with torch.no_grad():
             unseen[held_N] = member(lesson.features[held_N]).to(unseen.dtype)
         members.append(member)

@@ -96,7 +96,7 @@ class Judging:
 
     def __init__(self, spec: Model, loaded: LoadedModel, desk: Desk) -> None:
         from grainline import models
-        from grainline.features import Shelf
+        from grainline.shelf import Shelf
 
         self._spec, self._model, self._tokenizer = spec, loaded.model, loaded.tokenizer
         fingerprint = models.fingerprint(self._model)

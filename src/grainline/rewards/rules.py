@@ -83,7 +83,7 @@ class Rules:
             "language": ("readability",),
         }
         for option, measures in read.items():
-            default = Rules.__dataclass_fields__[option].default  # type: ignore[attr-defined]
+            default = Rules.__dataclass_fields__[option].default
             default = getattr(default, "default", default)
             if getattr(self, option) != default and self.measure not in measures:
                 raise ValueError(f"{option} is read with measure={' or '.join(measures)} only")
