@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from _toy import Toy, jsonl
 from grainline import rooms
+from grainline.curate import curate
 from grainline.errors import SpecError
 from grainline.rewards import _seam
 from grainline.rewards._seam import Asked, Desk, Duel, Scores
@@ -158,16 +160,13 @@ def test_its_spread_is_what_updpo_reads(toy: Toy, tmp_path: Path) -> None:
         {"prompt": f"tell me of the sea {n}", "chosen": "glad " * (n % 3 + 1), "rejected": "never " * (n % 2 + 1)}
         for n in range(8)
     ]
-    jury = rooms.parse("rewards", "ensemble:of=[(rules:target=2), (rules:target=5), (rules:target=9)]")
-    with jury.open(Desk(tmp_path)) as together:
-        for side in ("chosen", "rejected"):
-            said = list(together.score(Asked(row["prompt"], row[side]) for row in rows))
-            for row, scores in zip(rows, said, strict=True):
-                row[f"{side}_uncertainty"] = scores.spread[0][0]
+    jury = "ensemble:of=[(rules:target=2), (rules:target=5), (rules:target=9)]"
+    data = tmp_path / "scored.jsonl"
+    curate(jsonl(tmp_path / "rows.jsonl", rows), [f"score:reward=({jury})"], out=data, quiet=True)
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
     spreads = [float(row["chosen_uncertainty"]) + float(row["rejected_uncertainty"]) for row in rows]
     assert len(set(spreads)) > 3
-    data = jsonl(tmp_path / "scored.jsonl", rows)
-    run = align(**toy.choices(tmp_path / "run", data=data, steps=1, objective="updpo:tau=0.5"))
+    run = align(**toy.choices(tmp_path / "run", data=str(data), steps=1, objective="updpo:tau=0.5"))
     expected = math.log(2) * sum(math.exp(-spread / 0.5) for spread in spreads) / 8
     assert run.metrics[0]["loss"] == pytest.approx(expected, abs=1e-5)
 
