@@ -90,7 +90,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "data": CURRENCY,
     "forward": CURRENCY,
     "generation": frozenset(),
-    "evaluation": CURRENCY | {"data", "forward", "generation"},
+    # Answers are journalled (atomic) and made in parts that fit the memory (machine).
+    "evaluation": CURRENCY | {"data", "forward", "generation", "atomic", "machine"},
+    # An evaluation's composition root: a run on a bench, the families asked of it, judged by rewards.
+    "assessment": CURRENCY | STAGES | RUN | CHOICES | {"rewards._seam", "generation"},
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
@@ -105,7 +108,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "coupling": CURRENCY | {"forward", "reduction"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report"},
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report", "assessment"},
     "budget": CURRENCY | CHOICES | {"data", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
@@ -125,13 +128,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     | RUN
     | CHOICES
     | VERBS
-    | {"runs", "rounds", "study", "averaging", "report", "__init__"},
+    | {"runs", "assessment", "rounds", "study", "averaging", "report", "__init__"},
     "__init__": CURRENCY
     | SEAMS
     | STAGES
     | RUN
     | CHOICES
-    | {"runs", "rounds", "study", "averaging", "report", "peft_hook"},
+    | {"runs", "assessment", "rounds", "study", "averaging", "report", "peft_hook"},
     "__main__": frozenset({"cli"}),
 }
 """Unit -> what it may import of ours, beside itself. Files in rooms follow :func:`allowed_in_room`."""

@@ -25,18 +25,18 @@ from accelerate.utils import set_seed
 
 from grainline import adapter_files, atomic, budget, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
-from grainline.assessment import assess
-from grainline.bench import Measured
+from grainline.assessment.bench import Measured
+from grainline.assessment.facts import assess, named
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_examples, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
-from grainline.evaluation.measures import Measures
+from grainline.evaluation.measures import made
 from grainline.launch import accelerator_for, check_trackers
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare
 from grainline.progress import ShowProgress, say
-from grainline.recipe import HeldOutChoice, Recipe
+from grainline.recipe import Recipe
 from grainline.report import read
 from grainline.report.card import card
 from grainline.report.page import Page, page
@@ -270,21 +270,21 @@ class Run:
             against: another run to be compared with on the same rows.
             measures: fields of :class:`~grainline.evaluation.measures.Measures`: which families, and how.
         """
-        named = {Path(data).name.partition(".")[0]: data} if isinstance(data, str) else data
-        sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in named.items()}
         other = against if against is None or isinstance(against, Run) else Run(against)
         return assess(
             self._measured(),
             self.folder,
-            sets,
-            Measures(**measures),
+            named(data),
+            made(**measures),
             against=other and other._measured(),
             quiet=not progress,
         )
 
     def _measured(self) -> Measured:
         if not self.adapter.is_dir():
-            raise RunError("no adapter yet.", where=str(self.folder), instead="Resume the run; a finished one can be measured.")
+            raise RunError(
+                "no adapter yet.", where=str(self.folder), instead="Resume the run; a finished one can be measured."
+            )
         return Measured(self.recipe, self.adapter, self.folder.resolve().name)
 
     def report(self, *others: Run | str | Path) -> Page:

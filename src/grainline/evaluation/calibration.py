@@ -1,4 +1,4 @@
-r"""Does the margin mean what it says? :math:`\sigma(m)` is the policy's own probability that the chosen answer is better.
+r"""Does the margin mean what it says? :math:`\sigma(m)` is the policy's own chance that the chosen answer is better.
 
 A pair has no order of its own, so what is asked is: of the pairs whose better answer the policy names with confidence
 :math:`c = \max(\sigma(m), 1 - \sigma(m)) \ge 1/2`, in how many is it right?
@@ -6,9 +6,9 @@ A pair has no order of its own, so what is asked is: of the pairs whose better a
 .. math:: \mathrm{ECE} = \sum_b \tfrac{n_b}{n} \bigl|\text{right}_b - \bar c_b\bigr|, \qquad
     \mathrm{Brier} = \tfrac1n \sum_i (1 - \sigma(m_i))^2
 
-over ten bins of equal width from 1/2 to 1 (Guo et al. 2017, arXiv:1706.04599; Brier 1950). A tie counts one half. Always
-1/2 gives a Brier score of 0.25 and, where half are right, an ECE of 0. For losses other than a logistic one the margin is
-no log odds, and the figures say how far it is from being one.
+over ten bins of equal width from 1/2 to 1 (Guo et al. 2017, arXiv:1706.04599; Brier 1950). A tie counts one half.
+Always 1/2 gives a Brier score of 0.25 and, where half are right, an ECE of 0. For losses other than a logistic one the
+margin is no log odds, and the figures say how far it is from being one.
 """
 
 from __future__ import annotations

@@ -61,9 +61,7 @@ def interval(
     return float(low), float(high)
 
 
-def paired(
-    first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0
-) -> Paired:
+def paired(first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0) -> Paired:
     """``first`` minus ``second``, row by row."""
     import numpy as np
 

@@ -4,8 +4,8 @@
 figure                          meaning
 ==============================  ======================================================================================
 length/prefers_longer           share of pairs of unequal length whose longer answer has more reward; a tie one half
-length/longer_is_chosen         the same of the people who chose: what a preference for length alone would be worth
-length/accuracy_controlled      accuracy at equal length, by a logistic regression (:mod:`grainline.evaluation.logistic`)
+length/longer_is_chosen         the same of those who chose: what a preference for length alone would be worth
+length/accuracy_controlled      accuracy at equal length, by a logistic regression (``logistic.py``)
 length/accuracy_matched         accuracy over pairs whose lengths differ by a tenth of the longer at most
 length/accuracy_chosen_longer   accuracy where the chosen answer is longer
 length/accuracy_chosen_shorter  and where it is shorter: far below the other, length decides

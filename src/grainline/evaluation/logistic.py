@@ -7,8 +7,8 @@ in length :math:`\Delta_i` (ours minus theirs, divided by its standard deviation
 
 and the length-controlled rate is what the model says at :math:`\Delta = 0`: :math:`\sigma(\theta)`. The published
 program adds a term for each instruction's difficulty and a pull towards its own baselines, both read from a file of
-annotations of its 805 instructions, and chooses an L1 penalty by cross-validation. Elsewhere there is no such file: this
-is its formula ``length_controlled_minimal``, with a fixed L2 penalty of ``RIDGE / 2`` on each coefficient, that
+annotations of its 805 instructions, and chooses an L1 penalty by cross-validation. Elsewhere there is no such file:
+this is its formula ``length_controlled_minimal``, with a fixed L2 penalty of ``RIDGE / 2`` on each coefficient, that
 keeps rows which can be separated from going to infinity and moves nothing else by much.
 """
 

@@ -7,8 +7,8 @@ masks/NAME/zeros       share of answer tokens whose mask is 0
 masks/NAME/mean        mean of the mask over all answer tokens
 =====================  ==================================================================
 
-Masks exist in training only. A run keeps them in its checkpoints; one whose checkpoint of the adapter's step was deleted
-cannot be asked.
+Masks exist in training only. A run keeps them in its checkpoints; one whose checkpoint of the adapter's step was
+deleted cannot be asked.
 """
 
 from __future__ import annotations

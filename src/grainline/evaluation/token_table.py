@@ -63,9 +63,7 @@ def _answer(example: Example, i: int, said: Mapping[str, Any], tokenizer: Any, b
     found["policy"] = said["policy"]
     if "reference" in said:
         found["reference"] = said["reference"]
-        found["reward"] = [
-            round(beta * (p - r), 6) for p, r in zip(said["policy"], said["reference"], strict=True)
-        ]
+        found["reward"] = [round(beta * (p - r), 6) for p, r in zip(said["policy"], said["reference"], strict=True)]
     found["weight"] = [round(weight, 6) for weight in tokens.weight]
     found |= {"kl": said["kl"]} if "kl" in said else {}
     masks = [name for name in said if name.startswith("mask ")]
