@@ -1,4 +1,4 @@
-"""The family ``generation``: answers of policy and reference, or another run: how long, how varied, how far, how good."""
+"""The family ``generation``: answers of policy and reference, or of another run, and what can be said of them."""
 
 from __future__ import annotations
 
