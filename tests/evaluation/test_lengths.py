@@ -46,12 +46,18 @@ def test_table_by_hand() -> None:
 
 
 def test_a_liking_for_length_is_seen() -> None:
-    """The margin is the difference in length; in nine rows of ten the chosen answer is longer. Accuracy says 0.9, at
-    equal length there is nothing."""
-    rows = [row(i, *((30 + i, 20) if i % 10 else (20, 30 + i)), 1.0 if i % 10 else -1.0) for i in range(200)]
+    """Five times in seven the longer answer gets more reward, whichever it is; in nine rows of ten that is the chosen
+    one. Accuracy is 0.67, at equal length there is nothing."""
+    rows = []
+    for i in range(210):
+        longer, likes = bool(i % 10), i % 7 > 1
+        chosen, rejected = (40, 20) if longer else (20, 40)
+        rows.append(row(i, chosen + i % 5, rejected, 1.0 if longer == likes else -1.0))
     found = lengths.figures(rows)
-    assert found["length/prefers_longer"] == 1.0
+    assert found["length/prefers_longer"] == 5 / 7
     assert found["length/longer_is_chosen"] == 0.9
-    assert found["length/accuracy_controlled"] == pytest.approx(0.5, abs=0.1)
-    assert (found["length/accuracy_chosen_longer"], found["length/accuracy_chosen_shorter"]) == (1.0, 0.0)
+    assert sum(r["rewards/accuracies"] for r in rows) / 210 == pytest.approx(0.9 * 5 / 7 + 0.1 * 2 / 7)
+    assert found["length/accuracy_controlled"] == pytest.approx(0.5, abs=0.08)
+    assert found["length/accuracy_chosen_longer"] == pytest.approx(5 / 7)
+    assert found["length/accuracy_chosen_shorter"] == pytest.approx(2 / 7)
     assert found["length/accuracy_matched"] is None
