@@ -60,7 +60,8 @@ def test_six_figures_and_more_by_hand(world: Any) -> None:
     """From the lines alone, in the words of the page."""
     rows, found = world.lines("rows.jsonl"), world.figures
     ratio = {
-        role: [sum(row[role]["policy"]) - sum(row[role]["reference"]) for row in rows] for role in ("chosen", "rejected")
+        role: [sum(row[role]["policy"]) - sum(row[role]["reference"]) for row in rows]
+        for role in ("chosen", "rejected")
     }
     margin = [0.1 * (c - r) for c, r in zip(ratio["chosen"], ratio["rejected"], strict=True)]
     assert found["rewards/margins"] == pytest.approx(np.mean(margin), abs=1e-5)
@@ -69,7 +70,9 @@ def test_six_figures_and_more_by_hand(world: Any) -> None:
     assert found["likelihood/accuracies"] == np.mean(np.array(mean["chosen"]) > mean["rejected"])
     assert found["calibration/brier"] == pytest.approx(np.mean([1 / (1 + math.exp(m)) ** 2 for m in margin]), abs=1e-5)
     assert found["displacement/chosen"] == pytest.approx(np.mean(ratio["chosen"]), abs=1e-9)
-    assert found["displacement/both_fall"] == np.mean((np.array(ratio["chosen"]) < 0) & (np.array(ratio["rejected"]) < 0))
+    assert found["displacement/both_fall"] == np.mean(
+        (np.array(ratio["chosen"]) < 0) & (np.array(ratio["rejected"]) < 0)
+    )
     assert found["kl/chosen_per_token"] == pytest.approx(np.mean([k for row in rows for k in row["chosen"]["kl"]]))
 
     def first(answer: dict[str, Any]) -> float:

@@ -27,7 +27,7 @@ def test_a_judge_that_looks_at_length_alone_says_a_half() -> None:
     """Longer wins, always: nothing is left at equal length."""
     apart = [(-1) ** i * (5 + i) for i in range(200)]
     found = length_controlled([float(a > 0) for a in apart], apart)
-    assert found.rate == pytest.approx(0.5, abs=0.01)
+    assert found.rate == pytest.approx(0.5, abs=0.03)
     assert found.gamma > 4
 
 

@@ -41,14 +41,16 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     ['na', '', 'ï', 've']
     """
     found: list[str] = []
-    begun, said = 0, ""
+    begun, said, waiting = 0, "", 0
     for stop in range(1, len(ids) + 1):
         text = _decoded(tokenizer, ids[begun:stop])
-        incomplete = text.endswith("\ufffd") and stop - begun < 4  # a character has at most four bytes
-        new = "" if incomplete else text[len(said) :]
-        found.append(new)
-        said = said if incomplete else text
-        if not incomplete and stop - begun >= 16:  # a short past is enough for what depends on it, and cheaper
+        waiting = waiting + 1 if text.endswith("\ufffd") else 0
+        if 0 < waiting < 4 and stop < len(ids):  # a character has at most four bytes; the sign itself may be meant
+            found.append("")
+            continue
+        found.append(text[len(said) :])
+        said, waiting = text, 0
+        if stop - begun >= 16:  # a short past is enough for what depends on it, and cheaper
             begun, said = stop - 1, _decoded(tokenizer, ids[stop - 1 : stop])
     return found
 
@@ -84,7 +86,7 @@ def _segments(example: Example, i: int, tokens: AnswerTokens) -> list[dict[str, 
             if min(span.stop, stop) > max(span.start, start):
                 inside.setdefault(span.aspect, []).append(span.score)
         aspects = {name: sum(scores) / len(scores) for name, scores in inside.items()}
-        found.append({"text": answer.text[start:stop], "score": score, "aspects": aspects})
+        found.append({"text": answer.text[start:stop].strip(), "score": score, "aspects": aspects})
     return found
 
 
