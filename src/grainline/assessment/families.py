@@ -54,6 +54,8 @@ def check(measures: Measures) -> None:
         )
     if measures.levels and not measures.judge:
         raise RunError("nobody says which level the answers have.", where="levels", instead="Name a judge.")
+    if "control" in measures.families and not measures.levels:
+        raise RunError("which levels?", where="control", instead="Set levels={ASPECT: [1, 5, 10]}.")
     if "documents" in measures.families and not measures.place:
         raise RunError("which column holds the place?", where="documents", instead="Set place=COLUMN.")
     if measures.judge:

@@ -20,7 +20,7 @@ from typing import Any
 
 from grainline.errors import DataError
 from grainline.evaluation.drift import example
-from grainline.evaluation.intervals import mean_interval
+from grainline.evaluation.intervals import interval
 from grainline.types import Example
 
 PACKAGED = Path(__file__).with_name("neutral.txt")
@@ -69,8 +69,12 @@ def figures(lines: Sequence[Row], *, seed: int = 0) -> dict[str, float | None]:
     }
     if all("reference" in line for line in lines):
         found["forgetting/perplexity_before"] = math.exp(-sum(line["reference"] for line in lines) / tokens)
-        rise = [(line["reference"] - line["policy"]) / line["tokens"] for line in lines]
-        found["forgetting/change"] = sum(line["reference"] - line["policy"] for line in lines) / tokens
-        bounds = mean_interval(rise, [line["id"] for line in lines], seed=seed)
+        found["forgetting/change"] = _rise(lines)
+        bounds = interval(lambda some: _rise([lines[i] for i in some]), [line["id"] for line in lines], seed=seed)
         found["forgetting/change_low"], found["forgetting/change_high"] = bounds
     return found
+
+
+def _rise(lines: Sequence[Row]) -> float:
+    """Of the negative log-prob, nats a token."""
+    return float(sum(line["reference"] - line["policy"] for line in lines) / sum(line["tokens"] for line in lines))
