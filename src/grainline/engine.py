@@ -181,8 +181,7 @@ class Engine:
         start: bool = False,
         look: preferences.Look | None = None,
     ) -> preferences.Evaluation:
-        """Held-out metrics, shared by all processes; ``start``: of the reference, which is where training starts.
-        ``look``: what else is to be known of each row (see :func:`grainline.evaluation.preferences.evaluate`)."""
+        """Held-out metrics, shared by all processes; ``start``: of the reference, where training starts."""
         # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
         remembered = start and "concentration" not in self.recipe.objective.needs
         rows = preferences.evaluate(

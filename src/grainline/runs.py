@@ -270,15 +270,11 @@ class Run:
             against: another run to be compared with on the same rows.
             measures: fields of :class:`~grainline.evaluation.measures.Measures`: which families, and how.
         """
-        other = against if against is None or isinstance(against, Run) else Run(against)
-        return assess(
-            self._measured(),
-            self.folder,
-            named(data),
-            made(**measures),
-            against=other and other._measured(),
-            quiet=not progress,
-        )
+        if against is not None and not isinstance(against, Run):
+            against = Run(against)
+        other = against._measured() if against is not None else None
+        sets = named(data)
+        return assess(self._measured(), self.folder, sets, made(**measures), against=other, quiet=not progress)
 
     def _measured(self) -> Measured:
         if not self.adapter.is_dir():

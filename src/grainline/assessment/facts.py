@@ -19,7 +19,7 @@ from grainline.assessment.bench import Bench, Measured
 from grainline.assessment.work import FORMAT, Other, Work
 from grainline.evaluation.about import about
 from grainline.evaluation.journal import clean
-from grainline.evaluation.measures import Family, Measures, made
+from grainline.evaluation.measures import Measures, made
 from grainline.launch import accelerator_for
 from grainline.prepare import prepare_held_out
 from grainline.progress import say
@@ -146,11 +146,11 @@ def _known(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _metrics(known: Mapping[Family, Any]) -> dict[str, float | None]:
+def _metrics(known: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: value for family in known.values() for name, value in family["figures"].items()}
 
 
-def _write(work: Work, known: Mapping[Family, Any]) -> None:
+def _write(work: Work, known: Mapping[str, Any]) -> None:
     if not work.writes:
         return
     metrics = _metrics(known)

@@ -28,7 +28,7 @@ def look(batch: Batch, policy: LogProbs, against: LogProbs | None) -> list[dict[
     answers = answers_of(policy.mask, values)
     ids = batch.facts.ids
     if not hasattr(batch.facts, "margin"):
-        labels = batch.facts.label.tolist()  # type: ignore[union-attr]
+        labels = batch.facts.label.tolist()
         return [{"label": label, "answer": answers[i]} for i, label in enumerate(labels)]
     return [{"chosen": answers[i], "rejected": answers[len(ids) + i]} for i in range(len(ids))]
 

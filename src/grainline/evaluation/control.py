@@ -15,6 +15,7 @@ An answer that the reward cannot judge is left out, and counted in the notes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def figures(lines: Sequence[Row], *, seed: int = 0) -> dict[str, float | None]:
             found |= {f"control/{aspect}/error_low": low, f"control/{aspect}/error_high": high}
             obtained = levels
         found[f"control/{aspect}/slope"] = slope(requested, obtained)
-        low, high = interval(lambda i, a=requested, b=obtained: _slope_of(a, b, i), groups, seed=seed, draws=300)
+        low, high = interval(functools.partial(_slope_of, requested, obtained), groups, seed=seed, draws=300)
         found |= {f"control/{aspect}/slope_low": low, f"control/{aspect}/slope_high": high}
         found[f"control/{aspect}/rank"] = slope(*(_standard(ranks(values)) for values in (requested, obtained)))
     return found

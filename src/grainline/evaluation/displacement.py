@@ -65,7 +65,7 @@ def positions(rows: Sequence[Row]) -> list[dict[str, Any]]:
             change = [r for answer in answers for r in _ratio(answer)[low:high]]
             kl = [k for answer in answers for k in answer.get("kl", ())[low:high]]
             if change:
-                line = {"from": low, "to": high, "role": role, "tokens": len(change)}
+                line: dict[str, Any] = {"from": low, "to": high, "role": role, "tokens": len(change)}
                 table.append(line | {"change": _mean(change), "kl": _mean(kl)})
     return table
 

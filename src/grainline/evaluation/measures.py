@@ -84,7 +84,7 @@ def made(**options: Any) -> Measures:
         first = error.errors()[0]
         where, given = ".".join(map(str, first["loc"])), first.get("input")
         if first["type"] == "unexpected_keyword_argument":
-            known = list(Measures.__dataclass_fields__)  # type: ignore[attr-defined]
+            known = list(Measures.__dataclass_fields__)
             raise SpecError(f"no option {where!r}.", where="evaluate", instead=nearest(where, known)) from None
         raise SpecError(f"{first['msg']}, not {given!r}.", where=f"evaluate: {where}") from None
 

@@ -46,14 +46,15 @@ def pieces(tokenizer: Any, file: str = "", *, length: int = PIECE) -> list[tuple
         raise DataError(f"not UTF-8: {error.reason}.", where=str(path), instead="Give a text file.") from error
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, offsets = read["input_ids"], read["offset_mapping"]
-    found = []
+    found: list[tuple[Example, dict[str, Any]]] = []
     for start in range(0, len(ids), length):
         part, places = ids[start : start + length], offsets[start : start + length]
         if len(part) < 2:
             continue
         said = text[places[1][0] : places[-1][1]]
-        line = {"id": str(len(found)), "text": said, "tokens": len(part) - 1, "bytes": len(said.encode())}
-        found.append((example(line["id"], part[:1], part[1:]), line))
+        name = str(len(found))
+        line = {"id": name, "text": said, "tokens": len(part) - 1, "bytes": len(said.encode())}
+        found.append((example(name, part[:1], part[1:]), line))
     if not found:
         raise DataError("there is no text to read.", where=str(path), instead="Give a few hundred words.")
     return found

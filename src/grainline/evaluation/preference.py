@@ -42,7 +42,8 @@ def tables(rows: Sequence[Row], *, seed: int = 0) -> dict[str, list[dict[str, An
 
 def aspects(rows: Sequence[Row], *, seed: int = 0) -> list[dict[str, Any]]:
     """Accuracy and margin in each aspect that the data judges, over the pairs whose answers differ in it."""
-    names = dict.fromkeys(name.split("/")[1] for row in rows for name in row if name.count("/") == 2)
+    ours = (name.split("/") for row in rows for name in row if name.startswith("rewards/") and name.count("/") == 2)
+    names = dict.fromkeys(aspect for _, aspect, _ in ours)
     found = []
     for name in names:
         there = [row for row in rows if f"rewards/{name}/margins" in row]

@@ -25,6 +25,6 @@ class Subject(NamedTuple):
     policy: Speaker
     reference: Speaker | None
     tokenizer: Any
-    place: Callable[[Any], Any] | None = None  # a prompt's ids -> those that the adapter reads in their place
+    place: Callable[..., Any] | None = None  # a prompt's ids -> those that the adapter reads in their place
     layout: str = "padded"
     device: Any = "cpu"
