@@ -32,7 +32,7 @@ def test_where_it_stands() -> None:
     assert chat(SYSTEM, USER, place="user") == [("system", "Be brief."), ("user", f"{TOKENS} Why?")]
     first, talk = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}
     assert chat(first, talk, USER, place="user")[0] == ("user", "Hi.")  # what is asked last is what is answered
-    with pytest.raises(DataError, match="the tool speaks last.*place=system"):
+    with pytest.raises(DataError, match=r"the tool speaks last.*place=system"):
         chat(USER, talk, {"role": "tool", "content": "4"}, place="user")
 
 
