@@ -29,7 +29,7 @@ def test_all_families_are_there(world: Any) -> None:
     assert facts["of"] == {"kind": "run", "name": world.run.folder.name}
     assert {k: v for k, v in facts["metrics"].items() if v is not None} == world.figures
     for family in facts["families"].values():
-        assert set(family) == {"key", "seconds", "options", "figures", "tables", "notes"}
+        assert set(family) == {"key", "against", "seconds", "options", "figures", "tables", "notes"}
         for table in family["tables"].values():
             assert len({tuple(line) for line in table}) <= 1  # all lines of a table have the same keys
 
@@ -146,14 +146,26 @@ def test_half_done_rows_are_kept(copied: Any, toy: Toy, monkeypatch: pytest.Monk
 
 def test_another_adapter_is_measured_anew(copied: Any, toy: Toy, tmp_path: Path) -> None:
     run = copied()
-    first = run.evaluate(toy.held_out, progress=False)["test"]
+    first = run.evaluate(toy.held_out, progress=False, families=["preference", "forgetting"])["test"]
     weak = align(**toy.choices(tmp_path / "weak", steps=1))
     shutil.rmtree(run.adapter)
     shutil.copytree(weak.adapter, run.adapter)
-    assert run.evaluate(toy.held_out, progress=False)["test"]["rewards/margins"] < first["rewards/margins"] / 2
+    again = run.evaluate(toy.held_out, progress=False)["test"]
+    assert again["rewards/margins"] < first["rewards/margins"] / 2
+    assert "forgetting/perplexity" not in again  # that was the other's
 
 
-@pytest.mark.parametrize("text", ["{", '{"format": 0, "families": {}}', "[]", '{"format": 1}'])
+def test_a_rival_is_named_where_it_is_compared_with(copied: Any, toy: Toy, tmp_path: Path) -> None:
+    run, weak = copied(), align(**toy.choices(tmp_path / "weak", steps=1))
+    run.evaluate(toy.held_out, progress=False, against=weak)
+    facts = json.loads((run.folder / "evaluation" / "test" / "facts.json").read_text(encoding="utf-8"))
+    assert facts["against"] == facts["families"]["preference"]["against"] == {"kind": "run", "name": "weak"}
+    assert facts["families"]["displacement"]["against"] is None
+    found = run.evaluate(toy.held_out, progress=False)["test"]
+    assert not [name for name in found if name.startswith("against/")]
+
+
+@pytest.mark.parametrize("text", ["{", '{"subject": 0, "families": {}}', "[]", '{"format": 1}'])
 def test_facts_that_cannot_be_read_are_written_again(text: str, copied: Any, toy: Toy) -> None:
     run = copied()
     wanted = run.evaluate(toy.held_out, progress=False)

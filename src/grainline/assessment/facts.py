@@ -86,7 +86,7 @@ def named(data: str | Mapping[str, Any]) -> dict[str, HeldOutChoice]:
 
 def run(work: Work) -> dict[str, float]:
     """Measure every family that is wanted; all figures."""
-    known = _known(work.folder / "facts.json")
+    known = _known(work)
     for family in work.measures.wanted:
         why = families.cannot(work, family)
         if why:
@@ -98,6 +98,7 @@ def run(work: Work) -> dict[str, float]:
             found = families.FAMILIES[family](work)
             known[family] = {
                 "key": key,
+                "against": work.other.told if work.other and family in families.COMPARED else None,
                 "seconds": round(time.monotonic() - began, 3),
                 "options": families.options(work, family),
                 "figures": found.figures,
@@ -135,14 +136,12 @@ def _works(
     }
 
 
-def _known(file: Path) -> dict[str, Any]:
-    """The families that were measured in this folder earlier."""
+def _known(work: Work) -> dict[str, Any]:
+    """The families that were measured earlier of the same weights and rows."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            name: known for name, known in found["families"].items() if found["format"] == FORMAT and "key" in known
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads((work.folder / "facts.json").read_text(encoding="utf-8"))
+        return dict(found["families"]) if found["subject"] == work.decides() else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -154,11 +153,13 @@ def _write(work: Work, known: Mapping[str, Any]) -> None:
     if not work.writes:
         return
     metrics = _metrics(known)
+    rivals = [family["against"] for family in known.values() if family["against"]]
     facts = {
         "format": FORMAT,
+        "subject": work.decides(),
         "name": work.name,
         "of": work.bench.of.told,
-        "against": work.other.told if work.other else None,
+        "against": rivals[-1] if rivals else None,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "data": work.data,
         "provenance": {k: v for k, v in provenance.gathered().items() if k != "time"},

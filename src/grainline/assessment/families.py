@@ -42,6 +42,10 @@ OPTIONS: dict[Family, tuple[str, ...]] = {
 }
 
 
+COMPARED: frozenset[Family] = frozenset({"preference", "generation"})
+"""Families that say something of another run too, where there is one."""
+
+
 def check(measures: Measures) -> None:
     """Options that do not go together are named before anything is loaded.
 
@@ -77,8 +81,8 @@ def options(work: Work, family: Family) -> dict[str, Any]:
 def key(work: Work, family: Family) -> str:
     """What decides a family's figures."""
     read = {name: _digest(getattr(work.measures, name)) for name in ("prompts", "neutral") if name in OPTIONS[family]}
-    other = None if work.other is None else work.other.key
-    return work.decides(family=family, options=options(work, family), files=read, other=other)
+    rival = work.other.key if work.other is not None and family in COMPARED else None
+    return work.decides(family=family, options=options(work, family), files=read, other=rival)
 
 
 def other(work: Work) -> Other:
