@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 
 from _toy import Toy
 from grainline import models
+from grainline.assessment import bench as bench_module
 from grainline.assessment.bench import Bench, Measured, fingerprint
 from grainline.data.collate import collate
+from grainline.evaluation import by_token
 from grainline.launch import accelerator_for
 from grainline.prepare import prepare_held_out
 from grainline.recipe import HeldOutChoice
@@ -75,3 +78,25 @@ def test_masks_are_those_of_the_adapters_step(toy: Toy, tmp_path: Path) -> None:
 def test_fingerprints_differ(toy_run: Run, toy: Toy, tmp_path: Path) -> None:
     full = align(**toy.choices(tmp_path / "run", adapter="none", steps=1))
     assert len({fingerprint(toy_run.adapter), fingerprint(full.adapter), fingerprint(Path(toy.model))}) == 3
+
+
+def test_a_memory_that_is_full_makes_smaller_forwards(toy_run: Run, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, examples = bench(toy_run, toy)
+    wanted = made.rows(examples, by_token.look).rows
+    own, sizes = made.engine.evaluate, []
+
+    def full(*args: Any, **options: Any) -> Any:
+        sizes.append(made.engine.recipe.tokens_at_once)
+        if sizes[-1] > 300:
+            raise torch.OutOfMemoryError
+        return own(*args, **options)
+
+    monkeypatch.setattr(made.engine, "evaluate", full)
+    found = made.rows(examples, by_token.look).rows
+    assert sizes == [1024, 512, 256]
+    for a, b in zip(found, wanted, strict=True):
+        assert a["rewards/margins"] == pytest.approx(b["rewards/margins"], abs=1e-5)
+    monkeypatch.setattr(bench_module, "LEAST", 300)
+    made.engine.recipe = dataclasses.replace(made.engine.recipe, max_tokens=512)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.rows(examples, by_token.look)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from grainline.evaluation.preferences import Evaluation, Look
 from grainline.evaluation.speakers import Speaker, Subject
 from grainline.recipe import Recipe
 from grainline.types import Batch, Example, LogProbs
+
+LEAST = 64
+"""Tokens of a forward below which a memory that is full is no matter of its size."""
 
 
 class Measured(NamedTuple):
@@ -64,8 +68,17 @@ class Bench:
         }
 
     def rows(self, examples: Sequence[Example], look: Look) -> Evaluation:
-        """Held-out rows measured, shared by all processes."""
-        return self.engine.evaluate(examples, self.against if self.voices.reference else None, look=look)
+        """Held-out rows measured, shared by all processes; alone, in smaller forwards where the memory ends."""
+        reference = self.against if self.voices.reference else None
+        while True:
+            try:
+                return self.engine.evaluate(examples, reference, look=look)
+            except torch.OutOfMemoryError:
+                half = self.engine.recipe.tokens_at_once // 2
+                if half < LEAST or self.accelerator.num_processes > 1:  # others would wait for forwards that never come
+                    raise
+                self.engine.recipe = dataclasses.replace(self.engine.recipe, max_tokens=half)
+                torch.cuda.empty_cache()
 
     def against(self, batch: Batch) -> LogProbs:
         """What the reference says of ``batch``, with all that the objective and the divergence look at."""

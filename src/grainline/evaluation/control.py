@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grainline.evaluation.intervals import interval, mean_interval
+from grainline.evaluation.regression import slope
 
 Row = Mapping[str, Any]
 
@@ -63,13 +64,6 @@ def by_aspect(lines: Sequence[Row]) -> dict[str, list[Row]]:
         if line["obtained"] is not None:
             found.setdefault(line["aspect"], []).append(line)
     return found
-
-
-def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Of least squares; None where x does not vary."""
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((a - mean_x) ** 2 for a in x)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread if spread else None
 
 
 def ranks(values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from grainline.evaluation.intervals import interval, mean_interval
-from grainline.evaluation.logistic import length_controlled
+from grainline.evaluation.regression import length_controlled
 
 Duel = TypeVar("Duel")
 

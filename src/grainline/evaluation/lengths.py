@@ -5,7 +5,7 @@ figure                          meaning
 ==============================  ======================================================================================
 length/prefers_longer           share of pairs of unequal length whose longer answer has more reward; a tie one half
 length/longer_is_chosen         the same of those who chose: what a preference for length alone would be worth
-length/accuracy_controlled      accuracy at equal length, by a logistic regression (``logistic.py``)
+length/accuracy_controlled      accuracy at equal length, by a logistic regression (``regression.py``)
 length/accuracy_matched         accuracy over pairs whose lengths differ by a tenth of the longer at most
 length/accuracy_chosen_longer   accuracy where the chosen answer is longer
 length/accuracy_chosen_shorter  and where it is shorter: far below the other, length decides
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grainline.evaluation.intervals import interval, mean_interval
-from grainline.evaluation.logistic import length_controlled
+from grainline.evaluation.regression import length_controlled, slope
 
 MATCHED = 0.1
 """Difference in length, as a share of the longer answer, up to which two answers are of like length."""
@@ -54,7 +54,7 @@ def figures(rows: Sequence[Row], *, seed: int = 0) -> dict[str, float | None]:
     found["length/matched_rows"] = float(len(matched))
     found["length/accuracy_chosen_longer"] = _mean([r for r, a in zip(right, apart, strict=True) if a > 0])
     found["length/accuracy_chosen_shorter"] = _mean([r for r, a in zip(right, apart, strict=True) if a < 0])
-    found["length/margin_per_token"] = _slope(apart, [row["rewards/margins"] for row in rows])
+    found["length/margin_per_token"] = slope(apart, [row["rewards/margins"] for row in rows])
     return found
 
 
@@ -78,12 +78,6 @@ def table(rows: Sequence[Row], *, seed: int = 0) -> list[dict[str, Any]]:
                 }
             )
     return found
-
-
-def _slope(x: Sequence[float], y: Sequence[float]) -> float | None:
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((a - mean_x) ** 2 for a in x)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread if spread else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from grainline.evaluation.logistic import RIDGE, fit, length_controlled
+from grainline.evaluation.regression import RIDGE, fit, length_controlled
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "alpaca_eval.json").read_text(encoding="utf-8"))
 

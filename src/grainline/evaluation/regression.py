@@ -62,3 +62,10 @@ def fit(design, outcome, ridge: float = RIDGE):  # type: ignore[no-untyped-def]
         if np.abs(step).max() < 1e-10:
             break
     return at
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Of least squares; None where x does not vary."""
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((a - mean_x) ** 2 for a in x)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread if spread else None
