@@ -32,6 +32,7 @@ def said(voices: Subject, questions: Any = QUESTIONS, who: str = "policy", **opt
 def test_turns_come_after_the_speakers_own_answers(voices: Subject) -> None:
     found = said(voices)
     assert list(found) == ["a", "b", "b/2", "b/3"]
+    assert [line["group"] for line in found.values()] == ["a", "b", "b", "b"]
     first, second = found["b"]["text"], found["b/2"]["text"]
     assert [turn["content"] for turn in found["b/3"]["prompt"]] == ["sky", first, "and the sun?", second, "why?"]
     alone = said(voices, [Question("x", tuple(found["b/3"]["prompt"]))])["x"]

@@ -42,9 +42,9 @@ def on_generation(work: Work) -> Findings:
         values = [line[name] for line in spoken["policy"].values() if line.get(name) is not None]
         if values:
             figures[f"generation/{name}"] = sum(values) / len(values)
-    judged = [line for line in lines if "win" in line]
-    if judged:
-        figures |= duels.figures(judged, seed=work.measures.seed)
+    decided = [line for line in lines if "win" in line]
+    if decided:
+        figures |= duels.figures(decided, seed=work.measures.seed)
     figures |= _mean_scores(lines)
     return Findings(figures, tables, _generation_notes(work, spoken))
 
@@ -62,11 +62,10 @@ def answers_of(
 ) -> dict[str, Line]:
     """Every answer of a speaker, given now or earlier, with how far the policy's are from the reference."""
     m, voices = work.measures, work.bench.voices
-    asks, condition = {q.id: q for q in questions}, _condition(m, level)
     manner = Manner(m.max_new_tokens, m.temperature, m.seed, top_p=0.95)
     who = "against" if work.as_other else speaker.name
     # The reference was never told of a condition: its answers are to the bare prompts.
-    said = condition if speaker.name == "policy" else None
+    said = _condition(m, level) if speaker.name == "policy" else None
     label = f"{who}-{level[0]}-{level[1]:g}" if level else who
     decides = key_of(
         format=FORMAT, of=work.bench.key, who=speaker.name, manner=manner, condition=said and said.said(),
@@ -80,15 +79,15 @@ def answers_of(
         for draw in sorted({d for d, _ in part}):
             some = [q for d, q in part if d == draw]
             told = (lambda prompt: conditioned(prompt, said)) if said else (lambda prompt: prompt)
-            made = list(answers.answer(speaker, voices, some, manner, draw=draw, asked=told))
+            made = answers.answer(speaker, voices, some, manner, draw=draw, asked=told)
             if speaker.name == "policy" and voices.reference is not None and said is None:
                 far = drift.measure(voices, made, max_tokens=work.max_tokens)
                 made = [line | apart for line, apart in zip(made, far, strict=True)]
-            journal.add(line | {"group": line["id"].split("/")[0].split("#")[0]} for line in made)
+            journal.add(made)
     names = [
         answers.name(q.id, turn, draw)
         for draw in range(m.draws)
-        for q in asks.values()
+        for q in questions
         for turn in range(1, len(q.further) + 2)
     ]
     return {line["id"]: line for line in journal.ordered(names)}

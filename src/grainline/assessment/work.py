@@ -81,7 +81,7 @@ class Work(NamedTuple):
 
     @property
     def max_tokens(self) -> int:
-        return int(self.bench.of.recipe.tokens_at_once)
+        return int(self.bench.engine.recipe.tokens_at_once)
 
     def write(self, name: str, lines: Sequence[Line]) -> None:
         """A ``.jsonl`` of the folder, whole."""

@@ -7,7 +7,7 @@ with the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from grainline import generation, machine
@@ -22,8 +22,6 @@ PROMPTS = 16
 """Questions that are answered between two looks at the journal."""
 FREE = 0.3
 """The share of what is free that keys and values of prompts and answers may fill."""
-
-
 LEAST = 256
 """Positions below which a memory that is full is no matter of parts."""
 
@@ -45,8 +43,9 @@ def answer(
     *,
     draw: int = 0,
     asked: Callable[[Any], Any] = lambda prompt: prompt,
-) -> Iterator[dict[str, Any]]:
-    """One line an answer: ``id``, ``draw``, ``prompt``, ``text``, ``tokens``, ``ended``, and ``ids`` (of both).
+) -> list[dict[str, Any]]:
+    """One line an answer: ``id``, ``group`` (its question), ``draw``, ``prompt``, ``text``, ``tokens``, ``ended``, and
+    ``ids`` (of both).
 
     ``draw``: which answer to each question, from 0; its luck is that of the seed ``draw`` further on. ``asked`` writes
     a condition into a prompt.
@@ -54,6 +53,7 @@ def answer(
     Raises:
         RunError: the model's window has no room for an answer of ``manner``.
     """
+    found: list[dict[str, Any]] = []
     waiting = [(q, q.prompt, 1) for q in questions]
     with speaker.plain() as model:
         while waiting:
@@ -64,19 +64,14 @@ def answer(
             for (q, prompt, turn), one, said in zip(waiting, encoded, made, strict=True):
                 text = subject.tokenizer.decode(list(said.ids), skip_special_tokens=True).strip()
                 end = one.ends if said.ended or not said.ids else ()
-                yield {
-                    "id": name(q.id, turn, draw),
-                    "draw": draw,
-                    "prompt": one.prompt if isinstance(one.prompt, str) else [dict(turn) for turn in one.prompt],
-                    "text": text,
-                    "tokens": len(said.ids),
-                    "ended": said.ended,
-                    "ids": [list(one.ids), [*said.ids, *end]],
-                }
+                line = {"id": name(q.id, turn, draw), "group": q.id, "draw": draw, "prompt": _plain(one.prompt)}
+                line |= {"text": text, "tokens": len(said.ids), "ended": said.ended}
+                found.append(line | {"ids": [list(one.ids), [*said.ids, *end]]})
                 if turn <= len(q.further):
                     more = ({"role": "assistant", "content": text}, {"role": "user", "content": q.further[turn - 1]})
                     further.append((q, (*prompt, *more), turn + 1))
             waiting = further
+    return found
 
 
 def name(question: str, turn: int = 1, draw: int = 0) -> str:
@@ -129,6 +124,10 @@ def _said(model: Any, asked: Sequence[Asked], manner: Manner) -> list[Said]:
                 raise
             at_once //= 2
             torch.cuda.empty_cache()
+
+
+def _plain(prompt: Any) -> Any:
+    return prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
 
 
 def _window(model: Any) -> int:
