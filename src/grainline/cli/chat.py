@@ -90,7 +90,7 @@ def _told(condition: str, style: str, place: str, scale: str) -> Callable[[Turns
         if given not in known:
             raise UserError(f"no {option} {given!r}.", where=f"--condition-{option}", instead=nearest(given, known))
     made = Condition(levels, style, place, (worst, best))  # type: ignore[arg-type]
-    return lambda turns: conditioned(turns, made)  # type: ignore[return-value, arg-type]
+    return lambda turns: conditioned(turns, made)  # type: ignore[return-value]
 
 
 def _converse(speakers: Speakers, lines: Iterator[str], manner: Manner, show: Show) -> None:
