@@ -67,7 +67,6 @@ def test_all_asks_for_what_needs_no_option(align: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["runs/x"], "measured on what?"),
         (["runs/x", "--data", "t", "generat=3"], "no option 'generat'"),
         (["runs/x", "--data", "t", "--measure", "geometri"], "'geometry'"),
         (["runs/x", "--data", "t", "--out", "y"], "a run keeps its results itself"),

@@ -14,10 +14,10 @@ from grainline.errors import UserError
 
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="The folder of a run, or a model's name.")],
+    data: Annotated[str, typer.Option("--data", help="Records: a file, folder or hub id.")],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="How to measure; docs/evaluation.md lists all.")
     ] = None,
-    data: Annotated[str, typer.Option("--data", help="Records: a file, folder or hub id.")] = "",
     split: Annotated[str, typer.Option("--split", help="Split of a hub id or folder.")] = "test",
     format: Annotated[str, typer.Option("--format", help="A public data set's own columns.")] = "",
     name: Annotated[str, typer.Option("--name", help="What to call the data; else its file's name.")] = "",
@@ -45,8 +45,6 @@ def evaluate(
     from grainline.evaluation import measures
     from grainline.recipe import HeldOutChoice
 
-    if not data:
-        raise UserError("measured on what?", where="--data", instead="Give a file, folder or hub id.")
     families = measures.FAMILIES if measure == "all" else [part for part in measure.split(",") if part]
     chosen: dict[str, Any] = {"families": list(families), "generate": generate, "judge": judge}
     chosen = {key: value for key, value in chosen.items() if value} | measures.read(options or ())
