@@ -44,8 +44,9 @@ def assess(
     families.check(measures)
     others: dict[str, Other] = {}
     if against is not None:  # first, and gone when its rival is loaded
-        for name, work in _works(against, folder, sets, measures, quiet, as_other=True).items():
-            others[name] = families.other(work)
+        works = _works(against, folder, sets, measures, quiet, as_other=True)
+        others = {name: families.other(work) for name, work in works.items()}
+        del works
     works = _works(of, folder, sets, measures, quiet)
     found = {name: run(work._replace(other=others.get(name))) for name, work in works.items()}
     for work in works.values():
@@ -90,7 +91,7 @@ def run(work: Work) -> dict[str, float]:
     for family in work.measures.wanted:
         why = families.cannot(work, family)
         if why:
-            say(f"{family}: left out, {why}", quiet=work.quiet)
+            say(f"{family}: left out, {why}", quiet=work.quiet or family not in work.measures.families)
             continue
         key = families.key(work, family)
         if known.get(family, {}).get("key") != key:

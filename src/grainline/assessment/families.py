@@ -70,6 +70,8 @@ def cannot(work: Work, family: Family) -> str:
     """Why ``family`` does not apply here; empty where it does."""
     if family in ("displacement", "geometry", "masks") and work.bench.voices.reference is None:
         return "a model alone was not changed"
+    if family == "masks" and work.bench.engine.scorer.heads is None:
+        return "the run keeps no learned masks of the adapter's step"
     return ""
 
 
