@@ -114,13 +114,16 @@ ALLOWED: dict[str, frozenset[str]] = {
     "data": CURRENCY,
     "forward": CURRENCY,
     "generation": frozenset(),
-    "evaluation": CURRENCY | {"data", "forward", "generation"},
     "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
     "shelf": CURRENCY | {"atomic"},
     "features": CURRENCY | {"data", "forward", "models", "shelf", "progress"},
     "reward_training": CURRENCY
     | {"rooms", "data", "evaluation", "features", "models", "places", "progress", "provenance"}
     | {"rewards._seam", "rewards._parts", "rewards.head", "rewards.head_torch"},  # it makes what head opens
+    # Answers are journalled (atomic) and made in parts that fit the memory (machine).
+    "evaluation": CURRENCY | {"data", "forward", "generation", "atomic", "machine"},
+    # An evaluation's composition root: a run on a bench, the families asked of it, judged by rewards.
+    "assessment": CURRENCY | STAGES | RUN | CHOICES | {"rewards._seam", "generation"},
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
@@ -135,7 +138,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "coupling": CURRENCY | {"forward", "reduction"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report"},
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report", "assessment"},
     "budget": CURRENCY | CHOICES | {"data", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
@@ -155,13 +158,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     | RUN
     | CHOICES
     | VERBS
-    | {"runs", "rounds", "study", "averaging", "report", "__init__"},
+    | {"runs", "assessment", "rounds", "study", "averaging", "report", "__init__"},
     "__init__": CURRENCY
     | SEAMS
     | STAGES
     | RUN
     | CHOICES
-    | {"runs", "rounds", "study", "averaging", "report", "peft_hook"},
+    | {"runs", "assessment", "rounds", "study", "averaging", "report", "peft_hook"},
     "__main__": frozenset({"cli"}),
 }
 """Unit -> what it may import of ours, beside itself. Files in rooms follow :func:`allowed_in_room`."""

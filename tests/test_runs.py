@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -285,8 +286,8 @@ def test_sft_learns_the_desirable_rows_alone(toy: Toy, tmp_path: Path) -> None:
     assert losses(run)[-1] < losses(run)[0] - 1
     rows = [json.loads(line) for line in Path(toy.labelled).read_text(encoding="utf-8").splitlines()]
     run.evaluate({"labelled": toy.labelled}, progress=False)
-    found = json.loads((run.folder / "evaluation-labelled.json").read_text(encoding="utf-8"))
-    assert len(found["rows"]) == sum(row["label"] for row in rows)
+    found = (run.folder / "evaluation" / "labelled" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(found) == sum(row["label"] for row in rows)
 
 
 def test_an_objective_for_pairs_refuses_labelled_rows(toy: Toy, tmp_path: Path) -> None:
@@ -500,12 +501,13 @@ def test_evaluate_measures_the_saved_adapter(toy_run: Run, toy: Toy) -> None:
     for name in ("rewards/accuracies", "rewards/margins", "logps/chosen", "likelihood/accuracies_low"):
         assert found["again"][name] == pytest.approx(live[f"eval_test_{name}"], abs=1e-5), name
     for name in found:
-        file = toy_run.folder / f"evaluation-{name}.json"
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        file.unlink()
-        assert stored["metrics"] == found[name]
-        assert len(stored["rows"]) == stored["data"]["rows"] == found[name]["rows"]
-    margins = [row["rewards/margins"] for row in stored["rows"]]
+        folder = toy_run.folder / "evaluation" / name
+        stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+        shutil.rmtree(folder)
+        assert {key: value for key, value in stored["metrics"].items() if value is not None} == found[name]
+        assert len(rows) == stored["data"]["rows"] == found[name]["rows"]
+    margins = [row["rewards/margins"] for row in rows]
     assert found["train"]["rewards/margins"] == pytest.approx(sum(margins) / len(margins))
 
 
@@ -529,9 +531,9 @@ def test_merged_is_the_adapted_model(toy_run: Run, toy: Toy, tmp_path: Path) -> 
 
 def test_one_data_set_needs_no_name(toy_run: Run, toy: Toy) -> None:
     assert set(toy_run.evaluate(toy.held_out, progress=False)) == {"test"}
-    (toy_run.folder / "evaluation-test.json").unlink()
+    shutil.rmtree(toy_run.folder / "evaluation" / "test")
     assert set(toy_run.evaluate({"my/set": toy.held_out}, progress=False)) == {"my/set"}
-    (toy_run.folder / "evaluation-my-set.json").unlink()
+    shutil.rmtree(toy_run.folder / "evaluation" / "my-set")
 
 
 def test_unknown_format(toy_run: Run, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 from grainline import peft_hook
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "align", "run"]
+__all__ = ["Recipe", "Run", "align", "evaluate_model", "run"]
 
-_HOME = {"align": "runs", "run": "runs", "Run": "runs", "Recipe": "recipe"}
+_HOME = {"align": "runs", "run": "runs", "Run": "runs", "evaluate_model": "assessment.facts", "Recipe": "recipe"}
 
 peft_hook.install()
 

@@ -46,6 +46,7 @@ class Speakers(NamedTuple):
     tokenizer: Any
     remark: str  # how the reference was found, where that is not obvious
     place: Place | None = None  # where the adapter has ids of its own
+    told: Callable[[Turns], Turns] | None = None  # what the policy alone reads in place of its turns: a condition
 
 
 class Asked(NamedTuple):

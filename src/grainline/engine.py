@@ -107,10 +107,7 @@ class Engine:
             return self._without_adapter
         if self.kind == "snapshot":
             follows = self.recipe.synchronise.every
-            model = merged(self.scorer.model) if follows else copy.deepcopy(self.scorer.model)
-            frozen = Scorer(model.requires_grad_(False).eval(), packed=self.scorer.packed)
-            if self.recipe.fuse:
-                frozen.fuse()
+            frozen = self.frozen(merged(self.scorer.model) if follows else copy.deepcopy(self.scorer.model))
             if follows:
                 self.follower = frozen.model
                 if self.kept:
@@ -127,6 +124,13 @@ class Engine:
         if known is not None:
             self.verified = cache.verify(known, self._score, tolerance=self.tolerance)
         return cache
+
+    def frozen(self, model: Any) -> Scorer:
+        """``model`` as it is now, read like the policy; nothing of it trains."""
+        made = Scorer(model.requires_grad_(False).eval(), packed=self.scorer.packed)
+        if self.recipe.fuse:
+            made.fuse()
+        return made
 
     def _one_known(self, cache: ReferenceCache, examples: Sequence[Example]) -> Batch | None:
         """A row that the cache held before this run, at random: enough to notice another model."""
@@ -170,9 +174,14 @@ class Engine:
         return [Synchronise(policy, self.follower, where, every=choice.every, share=choice.share, writes=writes)]
 
     def evaluate(
-        self, examples: Sequence[Example], reference: Reference | None, *, start: bool = False
+        self,
+        examples: Sequence[Example],
+        reference: Reference | None,
+        *,
+        start: bool = False,
+        look: preferences.Look | None = None,
     ) -> preferences.Evaluation:
-        """Held-out metrics, shared by all processes; ``start``: of the reference, which is where training starts."""
+        """Held-out metrics, shared by all processes; ``start``: of the reference, where training starts."""
         # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
         remembered = start and "concentration" not in self.recipe.objective.needs
         rows = preferences.evaluate(
@@ -181,6 +190,7 @@ class Engine:
             self.forwards(examples, rows=looking(self.rows, examples)),
             reference=reference,
             device=self.accelerator.device,
+            look=look,
         )
         rows = gather_object(rows) if self.accelerator.num_processes > 1 else rows
         rank = {e.record.id: i for i, e in enumerate(examples)}

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KEYS = ("energy", "change", "angle", "spectrum")
+
 _CHUNK = 256  # rows of a matrix of distances that are held at once
 
 
@@ -85,12 +87,23 @@ def changed_weights(model: Any, most: int | None = None) -> Iterator[tuple[str, 
     Raises:
         GrainlineError: of a tuner of ours, the reason why no single weight stands for the change.
     """
-    layers = [(name, module) for name, module in model.named_modules() if _carries_an_adapter(module)]
+    layers = list(carriers(model).items())
     for name, layer in layers if most is None else _evenly(layers, most):
-        one = copy.deepcopy(layer).float()
-        before = _neurons(one.get_base_layer()).clone()
-        one.merge()
-        yield name.removeprefix("base_model.model."), before, _neurons(one.get_base_layer())
+        yield name, *before_and_after(layer)
+
+
+def carriers(model: Any) -> dict[str, Any]:
+    """The layers of ``model`` that an adapter of PEFT's kind changes, by name."""
+    found = {name: module for name, module in model.named_modules() if _carries_an_adapter(module)}
+    return {name.removeprefix("base_model.model."): module for name, module in found.items()}
+
+
+def before_and_after(layer: Any) -> tuple[Tensor, Tensor]:
+    """A layer's weight without and with its adapter, in float32; it is merged on a copy."""
+    one = copy.deepcopy(layer).float()
+    before = _neurons(one.get_base_layer()).clone()
+    one.merge()
+    return before, _neurons(one.get_base_layer())
 
 
 def monitor(model: Any, most: int = 12, sample: int = 256) -> dict[str, float]:
@@ -101,16 +114,19 @@ def monitor(model: Any, most: int = 12, sample: int = 256) -> dict[str, float]:
         most: Matrices that are looked at, evenly through the model.
         sample: Neurons of each whose distances are taken.
     """
-    found: list[dict[str, float]] = []
-    for _, before, after in changed_weights(model, most):
-        energy = hyperspherical_energy(before, sample=sample)
-        found.append({
-            "energy": hyperspherical_energy(after, sample=sample) / energy - 1,
-            "change": relative_change(before, after),
-            "angle": rotation_angle(before, after),
-            "spectrum": spectrum_moved(before, after),
-        })  # fmt: skip
-    return {key: sum(one[key] for one in found) / len(found) for key in found[0]} if found else {}
+    found = [compared(before, after, sample) for _, before, after in changed_weights(model, most)]
+    return {key: sum(one[key] for one in found) / len(found) for key in KEYS} if found else {}
+
+
+def compared(before_OI: Tensor, after_OI: Tensor, sample: int = 256) -> dict[str, float]:
+    """The four numbers of one matrix; distances are taken of ``sample`` neurons."""
+    energy = hyperspherical_energy(before_OI, sample=sample)
+    return {
+        "energy": hyperspherical_energy(after_OI, sample=sample) / energy - 1,
+        "change": relative_change(before_OI, after_OI),
+        "angle": rotation_angle(before_OI, after_OI),
+        "spectrum": spectrum_moved(before_OI, after_OI),
+    }
 
 
 def _neurons(module: Any) -> Tensor:

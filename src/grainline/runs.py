@@ -8,7 +8,7 @@
 
 A run is a folder: ``recipe.yaml`` (resolved), ``provenance.json``, ``metrics.jsonl``, ``checkpoints/``, ``adapter/``,
 ``results.json`` (what was measured at the adapter's step), ``samples.jsonl``, ``warnings.jsonl`` where there were any;
-later measurements add ``evaluation-NAME.json``.
+later measurements add ``evaluation/NAME/``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from accelerate.utils import set_seed
 
 from grainline import adapter_files, atomic, budget, checkpoint, claim, export, models, provenance, rooms
 from grainline import recipe as recipes
+from grainline.assessment.bench import Measured
+from grainline.assessment.facts import assess, named
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_examples, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
+from grainline.evaluation.measures import made
 from grainline.launch import accelerator_for, check_trackers
 from grainline.optimizers import _seam as optimizers
-from grainline.prepare import Prepared, prepare, prepare_held_out
+from grainline.prepare import Prepared, prepare
 from grainline.progress import ShowProgress, say
-from grainline.recipe import HeldOutChoice, Recipe
+from grainline.recipe import Recipe
 from grainline.report import read
 from grainline.report.card import card
 from grainline.report.page import Page, page
@@ -250,28 +253,35 @@ class Run:
         """The same held-out metrics before the first step; empty without evaluation data."""
         return next((line for line in self.metrics if line["step"] == 0), {})
 
-    def evaluate(self, data: str | Mapping[str, Any], *, progress: bool = True) -> dict[str, dict[str, float]]:
-        """Held-out metrics of the trained adapter on named data sets (one without a name is called as its file); also
-        written to ``evaluation-NAME.json``."""
-        named = {Path(data).name.partition(".")[0]: data} if isinstance(data, str) else data
-        sets = {name: HeldOutChoice(path=d) if isinstance(d, str) else d for name, d in named.items()}
-        recipe, quiet = self.recipe, not progress
-        accelerator = accelerator_for(recipe)
-        held_out, facts = prepare_held_out(recipe, sets, models.load_tokenizer(recipe.model), quiet=quiet)
-        everything = [row for rows in held_out.values() for row in rows]
-        engine = Engine.build(recipe, models.load(recipe.model).model, everything, accelerator)
-        reference = engine.reference(everything, quiet=quiet)
-        name = "policy" if recipe.model.adapter else "default"  # "default" is then the adapter training started from
-        with engine.scorer.plain() as model:
-            trained = export.load_adapter(model, self.adapter, name=name)
-        engine.adopt(trained)
-        found = {name: engine.evaluate(rows, reference) for name, rows in held_out.items()}
-        for name, evaluation in found.items():
-            atomic.text(
-                self.folder / f"evaluation-{name.replace('/', '-')}.json",
-                json.dumps({"data": facts[name], **evaluation._asdict()}, indent=1),
+    def evaluate(
+        self,
+        data: str | Mapping[str, Any],
+        *,
+        against: Run | str | Path | None = None,
+        progress: bool = True,
+        **measures: Any,
+    ) -> dict[str, dict[str, float]]:
+        """The trained adapter measured on named held-out sets (one without a name is called as its file).
+
+        Figures and all that they are made of are written to ``evaluation/NAME/`` (docs/evaluation.md); what is there
+        already is not measured again. Returns all figures of each set.
+
+        Args:
+            against: another run to be compared with on the same rows.
+            measures: fields of :class:`~grainline.evaluation.measures.Measures`: which families, and how.
+        """
+        if against is not None and not isinstance(against, Run):
+            against = Run(against)
+        other = against._measured() if against is not None else None
+        sets = named(data)
+        return assess(self._measured(), self.folder, sets, made(**measures), against=other, quiet=not progress)
+
+    def _measured(self) -> Measured:
+        if not self.adapter.is_dir():
+            raise RunError(
+                "no adapter yet.", where=str(self.folder), instead="Resume the run; a finished one can be measured."
             )
-        return {name: evaluation.metrics for name, evaluation in found.items()}
+        return Measured(self.recipe, self.adapter, self.folder.resolve().name)
 
     def report(self, *others: Run | str | Path) -> Page:
         """The run on one page, with ``others`` beside it: a notebook shows it, ``.save("page.html")`` writes it."""

@@ -30,8 +30,8 @@ class StandIn(types.ModuleType):
             def before(self) -> dict[str, Any]:
                 return {"step": 0, "eval_test_rewards/accuracies": 0.5}
 
-            def evaluate(self, data: Any) -> dict[str, Any]:
-                stand_in.asked.append((self.folder, data))
+            def evaluate(self, data: Any, *, against: Any = None, **measures: Any) -> dict[str, Any]:
+                stand_in.asked.append((self.folder, data, *([against, measures] if against or measures else [])))
                 return {name: {"loss": 0.5} for name in data}
 
             def export(self, to: Any, *, format: str, rank: int | None) -> dict[str, Any]:

@@ -152,3 +152,38 @@ def test_json_needs_something_to_answer(
     typed(monkeypatch)
     assert call(toy_run.folder, "--json") == 2
     assert capsys.readouterr().err.startswith("error: --json: JSON of what? Give --prompt")
+
+
+def test_a_condition_is_told_to_the_policy_alone(
+    toy: Toy, toy_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turn after turn, in the last of the user's; what both remember is the bare conversation."""
+    asked: list[list[str]] = []
+    own = conversation.asked
+
+    def note(tokenizer: Any, turns: Any, **options: Any) -> Any:
+        asked.append([turn["content"] for turn in turns])
+        return own(tokenizer, turns, **options)
+
+    monkeypatch.setattr(conversation, "asked", note)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
+    words = ["--condition", "honesty=5, warmth=2.5", "--condition-style", "tokens", "--condition-place", "user"]
+    assert call(toy_run.folder, "--max-new-tokens", 3, *words) == 0
+    reference, policy, later, told = asked
+    assert (reference, policy) == (["one"], ["<honesty: 5> <warmth: 2.5> one"])
+    assert (later[0], later[2]) == ("one", "two")
+    assert (told[0], told[2]) == ("one", "<honesty: 5> <warmth: 2.5> two")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--condition", "honest"], "no levels in this"),
+        (["--condition", "a=1", "--condition-scale", "1"], "no levels in this"),
+        (["--condition", "a=1", "--condition-style", "token"], "Did you mean 'tokens'"),
+        (["--condition", "a=1", "--condition-place", "users"], "Did you mean 'user'"),
+    ],
+)
+def test_conditions_that_are_none(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("runs/x", "--prompt", "x", *words) == 2
+    assert said in capsys.readouterr().err

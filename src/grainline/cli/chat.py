@@ -30,6 +30,12 @@ def chat(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 = the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of what is drawn, the same for both.")] = 0,
     policy_only: Annotated[bool, typer.Option("--policy-only", help="Without the reference.")] = False,
+    condition: Annotated[
+        str, typer.Option("--condition", help="What a conditioned policy is told: ASPECT=LEVEL, a comma between.")
+    ] = "",
+    style: Annotated[str, typer.Option("--condition-style", help="As in its data: goal or tokens.")] = "goal",
+    place: Annotated[str, typer.Option("--condition-place", help="As in its data: system or user.")] = "system",
+    scale: Annotated[str, typer.Option("--condition-scale", help="Worst and best level.")] = "1,10",
     json: Annotated[bool, typer.Option("--json", help="Print JSON: prompt, reference, policy.")] = False,
 ) -> None:
     """Talk to a run: policy and reference side by side.
@@ -42,7 +48,9 @@ def chat(
       grainline chat runs/first
       grainline chat runs/first --prompt "How do I boil an egg?" --json
       grainline chat runs/first --policy-only --temperature 0.7 --seed 1 < turns.txt
+      grainline chat runs/first --condition helpfulness=10,honesty=10
     """
+    told = _told(condition, style, place, scale) if condition else None
     if json and not prompt and sys.stdin.isatty():
         raise UserError("JSON of what?", where="--json", instead="Give --prompt, or one turn a line on standard input.")
 
@@ -51,7 +59,7 @@ def chat(
     from grainline.generation import Manner
 
     found = importlib.import_module("grainline.runs").Run(run)  # imports torch
-    speakers = conversation.load(found.recipe, found.adapter, policy_only=policy_only)
+    speakers = conversation.load(found.recipe, found.adapter, policy_only=policy_only)._replace(told=told)
     if speakers.remark:
         _print.note(speakers.remark)
     if not prompt and not speakers.tokenizer.chat_template:
@@ -62,6 +70,27 @@ def chat(
         _turn(speakers, {}, prompt, manner, show)
     else:
         _converse(speakers, _lines(), manner, show)
+
+
+def _told(condition: str, style: str, place: str, scale: str) -> Callable[[Turns], Turns]:
+    """Turns -> turns with the condition in them, as :mod:`grainline.data.conditions` writes it.
+
+    Raises:
+        UserError: the options say none.
+    """
+    from grainline.data.conditions import Condition, conditioned
+
+    try:
+        levels = {name.strip(): float(level) for name, _, level in (x.partition("=") for x in condition.split(","))}
+        worst, best = map(float, scale.split(","))
+    except ValueError as error:
+        example = "Write --condition helpfulness=10,honesty=10 and, if need be, --condition-scale 1,10."
+        raise UserError("no levels in this.", where=f"--condition {condition}", instead=example) from error
+    for option, given, known in (("style", style, ("goal", "tokens")), ("place", place, ("system", "user"))):
+        if given not in known:
+            raise UserError(f"no {option} {given!r}.", where=f"--condition-{option}", instead=nearest(given, known))
+    made = Condition(levels, style, place, (worst, best))  # type: ignore[arg-type]
+    return lambda turns: conditioned(turns, made)  # type: ignore[return-value]
 
 
 def _converse(speakers: Speakers, lines: Iterator[str], manner: Manner, show: Show) -> None:
@@ -97,6 +126,8 @@ def _turn(speakers: Speakers, talks: Talks, said: str, manner: Manner, show: Sho
     for voice in speakers.voices:
         window = conversation.window(voice.model)
         turns, place = longer[voice.name], speakers.place
+        if speakers.told and voice.name == "policy":
+            turns = speakers.told(turns)
         question = conversation.asked(tokenizer, turns, window=window, manner=manner, place=place)
         if question.shortened:
             _print.note(f"{voice.name}: the beginning of the conversation is beyond the model's window, and left out")

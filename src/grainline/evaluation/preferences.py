@@ -22,11 +22,11 @@ one prompt are not independent.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline.data.collate import Layout, Speaking, collate, pack
+from grainline.evaluation.intervals import mean_interval
 from grainline.types import Batch, Example, LogProbs, Losses, wins
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 WINDOW = 64
 """Examples that are packed together; more would only sort longer."""
+
+
+Look = Callable[[Batch, LogProbs, "LogProbs | None"], list[dict[str, Any]]]
+"""(batch, policy, reference) -> what else is to be known of each row."""
 
 
 class Evaluation(NamedTuple):
@@ -57,8 +61,13 @@ def evaluate(
     *,
     reference: Callable[[Batch], LogProbs] | None,
     device: Any = "cpu",
+    look: Look | None = None,
 ) -> list[dict[str, Any]]:
-    """Score ``batches`` without gradient: one dict a row, ready for :func:`summarise`."""
+    """Score ``batches`` without gradient: one dict a row, ready for :func:`summarise`.
+
+    ``look`` adds what else is to be known of each row; it is shown the divergence too, so the reference must then keep
+    its hidden states.
+    """
     import torch
 
     from grainline.forward import voices
@@ -67,36 +76,26 @@ def evaluate(
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(device)
-            policy, against = voices(score, reference, batch, objective.needs)
+            needs = objective.needs | ({"kl"} if look and reference else frozenset())
+            policy, against = voices(score, reference, batch, needs)
             policy, against = policy.whole(), against and against.whole()
-            losses = objective(policy, against, batch.facts, {})
-            found += (
-                _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, losses, batch)
-            )
+            losses = objective(policy, against if "reference" in objective.needs else None, batch.facts, {})
+            rows = _pairs(policy, losses, batch) if hasattr(batch.facts, "margin") else _labelled(policy, losses, batch)
+            for row, more in zip(rows, look(batch, policy, against) if look else [{}] * len(rows), strict=True):
+                found.append(row | more)
     return found
 
 
 def summarise(rows: Sequence[dict[str, Any]], groups: dict[str, Any], *, seed: int = 0) -> dict[str, float]:
-    """Means of the rows' values, and bootstrap intervals over ``groups`` (row id -> prompt)."""
-    import numpy as np
-
+    """Means of the rows' numbers, and bootstrap intervals over ``groups`` (row id -> prompt)."""
     metrics: dict[str, float] = {}
-
-    @functools.cache  # most metrics are of the same rows, and so of the same prompts
-    def resamples(prompts: int) -> Any:
-        return np.random.default_rng(seed).integers(prompts, size=(1000, prompts))
-
-    for name in dict.fromkeys(name for row in rows for name in row if name != "id"):
+    for name in dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, float)):
         there = [row for row in rows if name in row]
-        values = np.array([row[name] for row in there], dtype=float)
-        metrics[name] = float(values.mean())
+        values = [row[name] for row in there]
+        metrics[name] = sum(values) / len(values)
         if name.endswith(("accuracies", "margins")):
-            place: dict[Any, int] = {}
-            group = np.array([place.setdefault(groups[row["id"]], len(place)) for row in there])
-            sums, sizes = np.bincount(group, weights=values), np.bincount(group)
-            draws = resamples(len(place))
-            resampled = sums[draws].sum(1) / sizes[draws].sum(1)
-            metrics[f"{name}_low"], metrics[f"{name}_high"] = map(float, np.quantile(resampled, (0.025, 0.975)))
+            bounds = mean_interval(values, [groups[row["id"]] for row in there], seed=seed)
+            metrics[f"{name}_low"], metrics[f"{name}_high"] = bounds
     return metrics | {"rows": float(len(rows))}
 
 

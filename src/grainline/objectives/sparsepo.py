@@ -89,7 +89,7 @@ class SparsePO:
         loss_P = logistic(margin_P) + pair_sum(norm_B)
         return Losses(
             {"sparsepo": Term(loss_P, loss_P.new_ones(loss_P.shape))},
-            *self._said(policy, reference, {"reward": reward_BT, "kl": kl_BT}),
+            *self._said(policy, reference, {"reward": reward_BT, "kl": kl_BT} if heads else {}),
         )
 
     def _said(

@@ -1,0 +1,131 @@
+"""Prompts of well-known benchmarks, read as they are published, and answers written as their programs read them.
+
+============  ==========================================================================================================
+``alpaca``    AlpacaEval: a JSON list of ``{"instruction", "dataset", ...}``; answers are a JSON list of
+              ``{"instruction", "output", "generator", "dataset"}``
+``mt-bench``  MT-Bench: JSON lines of ``{"question_id", "category", "turns": [first, second]}``; the second turn is
+              asked after the model's own first answer; answers are JSON lines of ``{"question_id", "answer_id",
+              "model_id", "choices": [{"index", "turns"}], "tstamp"}``
+``records``   anything that :mod:`grainline.data.load` reads: the prompts of its rows
+============  ==========================================================================================================
+
+MT-Bench's temperature by category is not applied: one temperature holds for all questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from grainline.data import fields, load
+from grainline.errors import DataError
+
+Kind = Literal["alpaca", "mt-bench", "records"]
+Turns = tuple[Mapping[str, Any], ...]
+
+
+class Question(NamedTuple):
+    """What one prompt asks, turn after turn: each further turn comes after the model's own answer."""
+
+    id: str
+    prompt: str | Turns  # the first turn, and what stands before it
+    further: tuple[str, ...] = ()  # what the user says after each answer
+    given: Mapping[str, Any] = {}  # the file's own fields
+
+
+class Prompts(NamedTuple):
+    kind: Kind
+    questions: list[Question]
+
+
+def read(path: str, *, limit: int = 0) -> Prompts:
+    """The questions of a file, the first ``limit`` of them (0: all).
+
+    Raises:
+        DataError: the file cannot be read, or a question lacks its words.
+    """
+    rows = _json(Path(path).expanduser())
+    if rows and all("instruction" in row for row in rows):
+        kind: Kind = "alpaca"
+        made = [_alpaca(n, row, path) for n, row in enumerate(rows)]
+    elif rows and all("turns" in row and "question_id" in row for row in rows):
+        kind, made = "mt-bench", [_mt_bench(row, path) for row in rows]
+    else:
+        found = load.read(path, split="test")
+        load.refuse(found, skip_bad_rows=False)
+        kind, made = "records", [Question(record.id, record.prompt) for record in found.records]
+    made = list({question.id: question for question in made}.values())
+    return Prompts(kind, made[: limit or None])
+
+
+def answers(kind: Kind, questions: Sequence[Question], said: Mapping[str, str], who: str) -> tuple[str, str]:
+    """(name of the file, its text): the answers of ``who`` in the form of ``kind``; ``said``: id, or id/turn, -> text.
+
+    Answers to records have no other form.
+    """
+    if kind == "alpaca":
+        rows = [
+            {
+                "dataset": q.given.get("dataset", ""),
+                "instruction": q.given["instruction"],
+                "output": said[q.id],
+                "generator": who,
+            }
+            for q in questions
+        ]
+        return "alpaca_eval.json", json.dumps(rows, indent=1)
+    if kind == "mt-bench":
+        lines = []
+        for q in questions:
+            turns = [said[q.id], *(said[f"{q.id}/{n}"] for n in range(2, len(q.further) + 2))]
+            answer = hashlib.sha256(json.dumps([who, q.id, turns]).encode()).hexdigest()[:22]
+            lines.append(
+                {
+                    "question_id": q.given["question_id"],
+                    "answer_id": answer,
+                    "model_id": who,
+                    "choices": [{"index": 0, "turns": turns}],
+                    "tstamp": 0.0,  # when is told in facts.json; here it would make equal answers unequal
+                }
+            )
+        return "mt_bench.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+    return "", ""
+
+
+def _alpaca(n: int, row: Mapping[str, Any], path: str) -> Question:
+    where = f"{path}:{n + 1}"
+    words = fields.text(row["instruction"], where=f"{where} instruction")
+    if row.get("input"):  # AlpacaFarm's older rows keep the text that an instruction speaks of apart
+        words += "\n\n" + fields.text(row["input"], where=f"{where} input")
+    return Question(str(n), (_user(words),), (), row)
+
+
+def _mt_bench(row: Mapping[str, Any], path: str) -> Question:
+    where = f"{path} question_id {row['question_id']}"
+    if not isinstance(row["turns"], list) or not row["turns"]:
+        raise DataError("it has no turns.", where=where, instead='Write "turns": ["first", "second"].')
+    first, *further = (fields.text(turn, where=f"{where} turns") for turn in row["turns"])
+    return Question(str(row["question_id"]), (_user(first),), tuple(further), row)
+
+
+def _user(words: str) -> dict[str, str]:
+    return {"role": "user", "content": words}
+
+
+def _json(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON list or of JSON lines; none where the file is neither."""
+    if file.suffix not in (".json", ".jsonl") or not file.is_file():
+        return []
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(x) for x in text.split("\n") if x.strip()]
+        )
+    except ValueError:
+        return []
+    return found if all(isinstance(row, dict) for row in found) else []

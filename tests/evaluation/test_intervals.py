@@ -1,0 +1,74 @@
+"""Intervals and paired tests over prompts, against scipy's."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from grainline.evaluation import intervals
+
+
+def drawn(count: int, seed: int) -> list[float]:
+    rng = random.Random(seed)
+    return [rng.gauss(0.3, 1) for _ in range(count)]
+
+
+def test_an_interval_is_scipys() -> None:
+    """One row a prompt: the percentile bootstrap of the mean. Both are drawn, so bounds differ by their own noise."""
+    values = drawn(80, 0)
+    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=1).confidence_interval
+    width = theirs.high - theirs.low
+    found = intervals.mean_interval(values, range(80))
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.06 * width)
+    assert intervals.interval(lambda i: np.mean(np.array(values)[i]), range(80)) == pytest.approx(found, abs=1e-12)
+
+
+def test_rows_of_a_prompt_are_drawn_together() -> None:
+    """The bootstrap of a ratio of sums over prompts, by scipy's paired resampling of (sum, rows)."""
+    values, groups = drawn(90, 1), [i // 3 % 25 for i in range(90)]
+    sums, sizes = np.bincount(groups, weights=values), np.bincount(groups)
+    theirs = scipy.stats.bootstrap(
+        (sums, sizes), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True, method="percentile",
+        n_resamples=9999, rng=1,
+    ).confidence_interval  # fmt: skip
+    found = intervals.mean_interval(values, groups)
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.06 * (theirs.high - theirs.low))
+    assert intervals.interval(lambda i: np.mean(np.array(values)[i]), groups) == pytest.approx(found, abs=1e-12)
+
+
+def test_what_cannot_be_taken_of_a_draw_is_left_out() -> None:
+    assert all(np.isnan(intervals.interval(lambda i: float("nan"), [1, 2, 3])))
+
+
+def test_the_exact_permutation_is_scipys() -> None:
+    first, second = drawn(10, 2), drawn(10, 3)
+    theirs = scipy.stats.permutation_test(
+        (first, second), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", n_resamples=np.inf
+    )
+    assert intervals.paired(first, second, range(10)).p == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_with_one_row_a_prompt_and_no_ties_it_is_mcnemars() -> None:
+    """9 pairs that only the first has right, 3 that only the second has: a binomial of 12 fair coins."""
+    first, second = [1.0] * 9 + [0.0] * 3 + [1.0] * 8, [0.0] * 9 + [1.0] * 3 + [1.0] * 8
+    at = intervals.paired(first, second, range(20))
+    assert at.p == pytest.approx(scipy.stats.binomtest(9, 12).pvalue, abs=1e-12)
+    assert at.difference == (9 - 3) / 20
+    assert at.low < at.difference < at.high
+
+
+def test_many_prompts_are_drawn() -> None:
+    first, second = [1.0] * 90 + [0.0] * 60, [0.0] * 90 + [1.0] * 60
+    assert intervals.paired(first, second, range(150)).p == pytest.approx(
+        scipy.stats.binomtest(90, 150).pvalue, abs=0.006
+    )
+
+
+def test_prompts_and_not_rows_are_permuted() -> None:
+    """Ten rows of one prompt that agree are one observation: with two prompts the least p-value is one half."""
+    first, second = [1.0] * 20, [0.0] * 20
+    assert intervals.paired(first, second, [i // 10 for i in range(20)]).p == 0.5
+    assert intervals.paired(first, first, range(20)) == (0.0, 0.0, 0.0, 1.0)
