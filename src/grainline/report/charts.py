@@ -15,13 +15,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from grainline.errors import UserError
 from grainline.report import series, words
 from grainline.report.facts import Aspect
-from grainline.report.series import Chart, Curve
+from grainline.report.series import Chart, Curve, Point
 
 WIDTH, HEIGHT = 5.0, 2.5  # inches; the page scales them
 DASHES = ((), (6, 2.5), (2, 2), (8, 2, 2, 2), (10, 3), (4, 1.5))
@@ -72,7 +72,7 @@ def draw(chart: Chart) -> str:
         axes.set_xlim(min(steps) - room, max(steps) + room)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("step", loc="right", fontsize=8)
-        return _svg(figure, series.summary(chart))
+        return _svg(figure, series.summary(chart), _values(axes, chart.curves))
 
 
 def intervals(groups: Sequence[tuple[str, Sequence[Aspect]]]) -> str:
@@ -183,7 +183,41 @@ def _axes(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, label: str) -> str:
+def _values(axes: Any, curves: Sequence[Curve]) -> Callable[[], str]:
+    """What a pointer reads off the drawing: each curve's numbers, and where the axes put them."""
+
+    def made() -> str:  # the layout stands only when all is drawn
+        from markupsafe import escape
+
+        scale = axes.transData + axes.figure.transFigure.inverted()
+        (left, low), (right, high) = scale.transform(
+            [(axes.get_xlim()[0], axes.get_ylim()[0]), (axes.get_xlim()[1], axes.get_ylim()[1])]
+        )
+        width, height = (72 * inches for inches in axes.figure.get_size_inches())
+        ends = (
+            *axes.get_xlim(),
+            left * width,
+            right * width,
+            *axes.get_ylim(),
+            (1 - low) * height,
+            (1 - high) * height,
+        )
+        said = "".join(
+            f'<g data-label="{escape(words.harmless(curve.label))}" data-style="{curve.style % COLOURS}" '
+            f'data-points="{" ".join(_point(point) for point in curve.points)}"></g>'
+            for curve in curves
+        )
+        return f'<g data-axes="{" ".join(f"{end:.6g}" for end in ends)}">{said}</g>'
+
+    return made
+
+
+def _point(point: Point) -> str:
+    x, *rest = (value for value in point if value is not None)
+    return ",".join([f"{x:.10g}", *(f"{value:.5g}" for value in rest)])
+
+
+def _svg(figure: Any, label: str, values: Callable[[], str] = str) -> str:
     """The drawing without what only a file of its own needs, its colours exchanged for the page's."""
     from markupsafe import escape
 
@@ -195,12 +229,21 @@ def _svg(figure: Any, label: str) -> str:
     drawn = stream.getvalue()
     drawn = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'(<g\b[^>]*?) id="[^"]*"', r"\1", drawn)
-    drawn = re.sub(r'font: [^;"]*?(\d+)px [^;"]*', r"font-size: \1px", drawn)
-    drawn = re.sub(r" ?font-family: [^;\"]*;?", "", drawn).replace("xlink:href", "href")
+    drawn = re.sub(r'(<g\b[^>]*?) id="[^"]*"', r"\1", drawn).replace("xlink:href", "href")
+    drawn = re.sub(r' style="([^"]*)"', _attributes, drawn)
     drawn = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(-?\d+\.\d\d)\d+", r"\1", tag[0]), drawn)
     drawn = drawn.replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
     drawn = re.sub(r"#0000f(\d)", r"var(--c\1)", drawn)
     width, height = (72 * inches for inches in figure.get_size_inches())
     head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(words.harmless(label))}">'
-    return re.sub(r">\s+<", "><", head + drawn.strip())
+    drawn = drawn.strip().removesuffix("</svg>") + values() + "</svg>"
+    return re.sub(r">\s+<", "><", head + drawn)
+
+
+def _attributes(found: re.Match[str]) -> str:
+    """A ``style`` as attributes of their own: the page's policy lets no element bring a style."""
+    said = dict(part.split(": ", 1) for part in found[1].split("; ") if ": " in part)
+    if font := said.pop("font", ""):  # "9px 'DejaVu Sans', sans-serif": the page's own letters do
+        said["font-size"] = font.split("px")[0].split()[-1] + "px"
+    said.pop("font-family", "")
+    return "".join(f' {key}="{value}"' for key, value in said.items())
