@@ -29,7 +29,7 @@ def test_nothing_from_outside_and_only_the_page_s_colours() -> None:
 
 def test_points_stand_where_they_belong() -> None:
     svg = charts.draw(Chart("x", "X", "", [LINE], span=(0.0, 1.0)))
-    path = next(d for d in re.findall(r'd="([^"]*)" clip-path[^>]*stroke: var\(--c0\)', svg))
+    path = next(d for d in re.findall(r'd="([^"]*)" clip-path[^>]*stroke="var\(--c0\)"', svg))
     (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, p)) for p in re.findall(r"[ML] (\S+) (\S+)", path)]
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.03)
     assert (y2 - y0) / (y1 - y0) == pytest.approx(0.5, abs=1e-3)

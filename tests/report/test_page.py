@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 from _runs import LINES, NASTY, RECIPE, Make, lines, look, nasty, step
 from grainline.errors import RunError, UserError
 from grainline.report import page as pages
-from grainline.report import words
+from grainline.report import view, words
 from grainline.report.page import page
 
 if TYPE_CHECKING:
@@ -59,9 +61,11 @@ class Reader(HTMLParser):
 def check(html: str) -> Reader:
     """What must be true of every page."""
     found = Reader(html)
-    assert not found.tags & {"script", "iframe", "img", "object", "embed", "link", "form"}
+    assert not found.tags & {"iframe", "img", "object", "embed", "link", "form"}
+    only_its_own(html)
     for tag, name, value in found.attributes:
         assert not name.startswith("on"), (tag, name)
+        assert name != "style", (tag, value)
         if name in ("src", "href", "action", "srcset", "data"):
             assert value.startswith("#"), (tag, name, value)
     assert not re.search(r"url\((?!#)|@import", html)
@@ -71,6 +75,20 @@ def check(html: str) -> Reader:
     assert targets <= set(ids)
     assert len(html.encode()) < 1_000_000
     return found
+
+
+def only_its_own(html: str) -> None:
+    """One script and one style, and the policy, which comes before both, allows these alone."""
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    allowed = dict(part.split(" ", 1) for part in policy[1].split("; "))
+    assert allowed.pop("default-src") == allowed.pop("base-uri") == allowed.pop("form-action") == "'none'"
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert allowed.pop(f"{tag}-src") == f"'sha256-{digest}'"
+        assert policy.end() < html.index(f"<{tag}")
+    assert not allowed
 
 
 def test_figures_are_those_of_the_files(make: Make) -> None:
@@ -149,11 +167,10 @@ def test_hostile_text_is_only_text(runs: int, make: Make, tmp_path: Path) -> Non
     html = page([nasty(tmp_path), *([make("b")] if runs == 2 else [])]).html
     check(html)
     html.encode()
-    assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert not set(html) & {*map(chr, range(9)), "\x1b", "\u202e", "\u202c", "\x7f"}
     assert "⟨U+202E⟩" in html
-    assert f"({100_000 + len(NASTY) - pages.LONGEST:,} more characters)" in html
+    assert f"({100_000 + len(NASTY) - view.LONGEST:,} more characters)" in html
     assert "{{ 7*7 }}" in html
 
 
@@ -206,7 +223,7 @@ def test_colours_can_be_told_from_the_ground(mode: int) -> None:
 def test_in_a_notebook_and_in_a_file(make: Make, tmp_path: Path) -> None:
     made = page([make()])
     frame = made._repr_html_()
-    assert frame.startswith("<iframe sandbox ")
+    assert frame.startswith('<iframe sandbox="allow-scripts" ')
     assert unescape(re.search(r'srcdoc="([^"]*)"', frame)[1]) == made.html  # type: ignore[index]
     assert made.save(tmp_path / "p.html").read_text(encoding="utf-8") == str(made)
     assert re.fullmatch(r"Page\('first', \d+\.\d kB\)", repr(made))

@@ -46,6 +46,9 @@ class Chart(NamedTuple):
     line: float | None = None  # a level to compare with
     level: str = ""  # what it is
     span: tuple[float, float] | None = None  # of the vertical axis
+    kind: str = "lines"  # or "points", "bars"
+    x: str = "step"  # what lies along the horizontal axis, with its unit
+    y: str = ""
 
 
 def single(files: RunFiles) -> list[Chart]:
@@ -155,9 +158,12 @@ def overlaid(several: Sequence[RunFiles]) -> list[Chart]:
 
 def summary(chart: Chart) -> str:
     """A chart in one sentence, for those who do not see it."""
+    if chart.kind == "points":
+        clouds = [f"{c.label}, {len(c.points)} points" for c in chart.curves]
+        return f"{chart.title}: {'; '.join(clouds)}; {chart.x} against {chart.y}."
     ends = [
-        f"{c.label} from {words.number(c.points[0].y)} at step {c.points[0].x:.0f} "
-        f"to {words.number(c.points[-1].y)} at step {c.points[-1].x:.0f}"
+        f"{c.label} from {words.number(c.points[0].y)} at {chart.x} {c.points[0].x:g} "
+        f"to {words.number(c.points[-1].y)} at {chart.x} {c.points[-1].x:g}"
         for c in chart.curves
     ]
     return f"{chart.title}: {'; '.join(ends)}."

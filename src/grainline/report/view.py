@@ -28,7 +28,7 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "names": [files.name for files in runs],
         "headline": headline.several(runs) if several else headline.one(runs[0]),
         "warned": [(files.name, files.warnings) for files in runs if files.warnings],
-        "compared": side_by_side.compared(runs) if several else [],
+        "compared": [(label, *row) for label, row in side_by_side.compared(runs)] if several else [],
         "differ": side_by_side.differences(runs) if several else [],
         "changes": [] if several else _changes(runs[0]),
         "charts": [_chart(chart) for chart in (series.overlaid(runs) if several else series.single(runs[0]))],
