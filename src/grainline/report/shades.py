@@ -60,4 +60,5 @@ def rules(slots: Sequence[str] = SLOTS) -> str:
         f"#pairs:has(#shade-{slot}:checked):has(#figures:checked) .t::after {{ content: attr(data-{slot}); }}"
         for slot in slots
     ]
-    return "\n".join([*lines, *figures]) + "\n"
+    legends = ", ".join(f"#pairs:has(#shade-{slot}:checked) .legend-{slot}" for slot in slots)
+    return "\n".join([*lines, *figures, f"{legends} {{ display: flex; }}"]) + "\n"

@@ -33,6 +33,7 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "changes": [] if several else _changes(runs[0]),
         "charts": [_chart(chart) for chart in (series.overlaid(runs) if several else series.single(runs[0]))],
         "aspects": aspects,
+        "heat": None,
         "samples": samples,
         "more_samples": more,
         "marked": any(answer["tag"] and len(answer["parts"]) > 1 for one in samples for answer in one["answers"]),
