@@ -34,7 +34,7 @@ from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare, prepare_held_out
 from grainline.progress import ShowProgress, say
 from grainline.recipe import HeldOutChoice, Recipe
-from grainline.report import read
+from grainline.report import notebook, read
 from grainline.report.card import card
 from grainline.report.page import Page, page
 from grainline.trainer import Outcome, Plan, fit, schedule
@@ -217,6 +217,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, what next, choices and cost."""
+        return notebook.card(self.folder)
 
     @property
     def recipe(self) -> Recipe:
