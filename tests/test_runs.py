@@ -56,6 +56,7 @@ def test_a_run_is_a_folder(toy_run: Run, toy: Toy) -> None:
     }  # fmt: skip
     assert [path.name for path in (toy_run.folder / "checkpoints").iterdir()] == ["step-000020"]
     assert repr(toy_run) == f"Run({str(toy_run.folder)!r})"
+    assert "eld-out accuracy" in toy_run._repr_html_()
     assert toy_run.finished
 
 
