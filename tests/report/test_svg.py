@@ -16,7 +16,7 @@ from grainline.report.series import Chart, Curve, Point
 
 def test_no_style_attribute_is_left() -> None:
     svg = charts.draw(Chart("x", "X", "", [Curve("a", 1, [Point(0, 0.0), Point(1, 1.0)])]))
-    assert "style=" not in svg
+    assert " style=" not in svg
     assert 'stroke-dasharray="' in svg
     assert re.search(r'<text font-size="\dpx"', svg)
 
@@ -51,4 +51,4 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UserError, match=r"matplotlib, which is not installed.*pip install 'grainline\[report\]'"):
-        charts.draw(Chart("x", "X", "", [LINE]))
+        charts.draw(Chart("x", "X", "", [Curve("a", 0, [Point(0, 0.0), Point(1, 1.0)])]))

@@ -28,8 +28,8 @@ def draw(chart: Chart) -> str:
         {"lines": _lines, "points": _cloud, "bars": _bars}[chart.kind](axes, chart)
         if chart.span:
             axes.set_ylim(*chart.span)
-        axes.set_xlabel(chart.x, loc="right", fontsize=8)
-        axes.set_ylabel(chart.y, loc="top", fontsize=8)
+        axes.set_xlabel(words.harmless(chart.x), loc="right", fontsize=8)
+        axes.set_ylabel(words.harmless(chart.y), loc="top", fontsize=8)
         kind = "points" if chart.kind == "points" else ""
         return svg.finished(axes, series.summary(chart), chart.curves, unit=chart.x, kind=kind)
 
