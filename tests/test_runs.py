@@ -120,6 +120,7 @@ def test_it_learns(toy_run: Run) -> None:
 def test_results_are_those_of_the_adapter(toy_run: Run) -> None:
     found = toy_run.summary()
     assert found["step"] == 20
+    assert 10**7 < found.pop("peak_memory") < 10**11
     assert found == {k: v for line in toy_run.metrics if line["step"] == 20 for k, v in line.items()}
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from grainline import adapter_files, atomic, budget, checkpoint, claim, export, models, provenance, rooms
+from grainline import adapter_files, atomic, budget, checkpoint, claim, export, footprint, models, provenance, rooms
 from grainline import recipe as recipes
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_examples, step_forwards
@@ -105,6 +105,7 @@ def run(
     accelerator = accelerator_for(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
     set_seed(recipe.seed)
+    footprint.forget_peak(accelerator.device)
 
     tokenizer = models.load_tokenizer(recipe.model)
     prepared = prepare(recipe, tokenizer, quiet=quiet)
@@ -240,7 +241,8 @@ class Run:
         return self.folder / "adapter"
 
     def summary(self) -> dict[str, Any]:
-        """What is true of the adapter: its step, and the training and held-out metrics of that step."""
+        """What is true of the adapter: its step, the training and held-out metrics of that step, and ``peak_memory``,
+        the most bytes that the run held (of the GPU's memory, or else as a process; a resumed run's last stretch)."""
         if not self.finished:
             raise RunError("the run is not finished.", where=str(self.folder), instead="Resume it.")
         return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
@@ -345,7 +347,7 @@ def _finish(
         )
     step = int(outcome.best.name.removeprefix("step-")) if outcome.best else outcome.step
     found = {k: v for line in Run(folder).metrics if line["step"] == step for k, v in line.items()}
-    provenance.write(folder / "results.json", found)
+    provenance.write(folder / "results.json", found | {"peak_memory": footprint.peak(accelerator.device)})
     prompts = {example.prompt: example for example in next(iter(prepared.held_out.values()), [])}
     few = list(prompts.values())[: recipe.evaluation.samples]
     if few:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,6 +160,10 @@ def cost(files: RunFiles) -> dict[str, str]:
     for label, key in (("Tokens", "num_tokens"), ("Rows", "num_rows")):
         if key in last:
             found[label] = words.whole(last[key])
+    memory = dig(files.results, "peak_memory")
+    if memory and math.isfinite(memory):
+        where = "of the GPU" if str(dig(files.provenance, "device")).startswith("cuda") else "by the process"
+        found[f"Most memory held, {where}"] = words.size(round(memory))
     trainable = dig(files.provenance, "run", "trainable")
     found |= {"Trainable parameters": words.number(trainable)} if trainable is not None else {}
     return found | ({"Size of the weights": words.size(files.weights)} if files.weights else {})
