@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from grainline.report import facts, headline, markdown, read, words
+from grainline.report import evidence, facts, headline, markdown, read, words
 from grainline.report.read import RunFiles, dig
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -132,7 +132,8 @@ def _body(files: RunFiles) -> list[str]:
         "Accuracy says how often the chosen answer of a held-out pair gets the larger implied reward. It does not say "
         "that answers are true or safe: read some before relying on them.",
     ]
-    return parts
+    limits = {kind: title for kind, title in evidence.TITLES.items() if kind != "for"}
+    return parts + markdown.reasons(files, limits)
 
 
 def _private(name: Any) -> str:

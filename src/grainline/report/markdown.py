@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from grainline.report import facts, headline, read, side_by_side, words
+from grainline.report import evidence, facts, headline, read, side_by_side, words
 from grainline.report.read import RunFiles
 
 LONGEST = 2_000
@@ -25,6 +25,7 @@ def text(folders: Sequence[str | Path]) -> str:
     said = headline.several(runs) if several else headline.one(runs[0])
     parts = [f"# {words.inline(' · '.join(files.name for files in runs))}", f"**{words.inline(said.sentence)}**"]
     parts += ["\n".join(f"- {_coded(line)}" for line in said.next)] if said.next else []
+    parts += [] if several else reasons(runs[0], evidence.TITLES)
     parts += [part for files in runs if (part := _warnings(files, several))]
     parts += _compared(runs) if several else changes(runs[0])
     parts += _aspects(runs)
@@ -33,6 +34,15 @@ def text(folders: Sequence[str | Path]) -> str:
         parts += [f"## {words.inline(files.name)}"] if several else []
         parts += _origin(files, "###" if several else "##")
     return "\n\n".join(parts) + "\n"
+
+
+def reasons(files: RunFiles, titles: Mapping[str, str]) -> list[str]:
+    """What speaks for the adapter and against it: a list below each of ``titles`` (kind -> title)."""
+    found = evidence.reasons(files)
+    lists = {
+        kind: [f"- {words.inline(words.sentence(one.text))}" for one in found if one.kind == kind] for kind in titles
+    }
+    return [f"{titles[kind]}:\n\n" + "\n".join(lines) for kind, lines in lists.items() if lines]
 
 
 def changes(files: RunFiles) -> list[str]:

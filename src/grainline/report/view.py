@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from grainline.report import charts, differences, facts, headline, read, series, side_by_side, words
+from grainline.report import charts, differences, evidence, facts, headline, read, series, side_by_side, words
 from grainline.report.read import RunFiles
 
 LONGEST = 6_000
@@ -27,6 +27,7 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "several": several,
         "names": [files.name for files in runs],
         "headline": headline.several(runs) if several else headline.one(runs[0]),
+        "reasons": [] if several else _reasons(runs[0]),
         "warned": [(files.name, files.warnings) for files in runs if files.warnings],
         "compared": [(label, *row) for label, row in side_by_side.compared(runs)] if several else [],
         "differ": side_by_side.differences(runs) if several else [],
@@ -46,6 +47,16 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         ],
     }
     return shown | {"sections": _sections(shown)}
+
+
+def _reasons(files: RunFiles) -> list[tuple[str, str, list[str]]]:
+    """Kind, title and texts of what speaks for the adapter, against it, and of what is not known."""
+    found = evidence.reasons(files)
+    kinds = [
+        (kind, title, [words.sentence(one.text) for one in found if one.kind == kind])
+        for kind, title in evidence.TITLES.items()
+    ]
+    return [(kind, title, texts or ["Nothing that was measured."]) for kind, title, texts in kinds]
 
 
 def _sections(shown: dict[str, Any]) -> list[tuple[str, str]]:
