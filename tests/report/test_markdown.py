@@ -26,9 +26,16 @@ def test_figures_are_those_of_the_files(make: Make) -> None:
 
 
 def test_columns_stand_in_line(make: Make) -> None:
-    widths = [len(line) for line in markdown.text([make()]).split("\n\n")[4].splitlines()]
+    table = next(part for part in markdown.text([make()]).split("\n\n") if part.startswith("| metric"))
+    widths = [len(line) for line in table.splitlines()]
     assert len(widths) > 3
     assert len(set(widths)) == 1
+
+
+def test_reasons_are_lists(make: Make) -> None:
+    text = markdown.text([make()])
+    assert "Speaks for it:\n\n- Held-out accuracy 0.80" in text
+    assert "Not known:\n\n- One run of one seed" in text
 
 
 def test_several_and_missing_pieces(make: Make) -> None:
