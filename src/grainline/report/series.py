@@ -115,6 +115,13 @@ def single(files: RunFiles) -> list[Chart]:
             "norm", "Gradient norm", said, [trained("before clipping", "grad_norm", 0)], line=clip, level="clipped at"
         ),
         Chart("rate", "Learning rate", "", [_training(files, "largest of all roles", "learning_rate", 0, 1)]),
+        Chart(
+            "geometry",
+            "What became of the weights",
+            "means over changed matrices; angle in radians, the rest relative to before",
+            [_geometry(files, name, i) for i, name in enumerate(("change", "angle", "spectrum", "energy"))],
+            line=0.0,
+        ),
     ]
     return _drawn(charts)
 
@@ -203,6 +210,11 @@ def _held_out(files: RunFiles, label: str, name: str, metric: str, style: int) -
         if _is_there(look, metric)
     ]
     return Curve(label, style, _thinned(points), markers=True)
+
+
+def _geometry(files: RunFiles, name: str, style: int) -> Curve:
+    key = f"geometry_{name}"
+    return Curve(name, style, [Point(x["step"], x[key]) for x in files.looks if _is_there(x, key)], markers=True)
 
 
 def _since_start(curve: Curve) -> Curve:
