@@ -11,10 +11,10 @@ from grainline.recipe.preset import ROOMS
 
 def html(recipe: Any) -> str:
     """A small table, without script or style sheet."""
-    from grainline.recipe.value import Recipe
+    from grainline.recipe.value import DataChoice, ModelChoice, Recipe
 
-    least = {"model": {"name": recipe.model.name}, "data": [{"path": source.path} for source in recipe.data]}
-    plain = leaves(as_dict(Recipe(**least)))
+    sources = tuple(DataChoice(path=source.path) for source in recipe.data)
+    plain = leaves(as_dict(Recipe(model=ModelChoice(name=recipe.model.name), data=sources)))
     rows = {key: value for key, value in leaves(as_dict(recipe)).items() if value is not None}
     chosen = {key: value for key, value in rows.items() if key in ROOMS or key in _ALWAYS or plain.get(key) != value}
     rest = {key: value for key, value in rows.items() if key not in chosen}
