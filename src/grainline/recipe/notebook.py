@@ -7,12 +7,11 @@ from typing import Any
 
 from grainline.recipe.files import as_dict, leaves
 from grainline.recipe.preset import ROOMS
+from grainline.recipe.value import DataChoice, ModelChoice, Recipe
 
 
-def html(recipe: Any) -> str:
+def html(recipe: Recipe) -> str:
     """A small table, without script or style sheet."""
-    from grainline.recipe.value import DataChoice, ModelChoice, Recipe
-
     sources = tuple(DataChoice(path=source.path) for source in recipe.data)
     plain = leaves(as_dict(Recipe(model=ModelChoice(name=recipe.model.name), data=sources)))
     rows = {key: value for key, value in leaves(as_dict(recipe)).items() if value is not None}
