@@ -30,8 +30,9 @@ def draw(chart: Chart) -> str:
             axes.set_ylim(*chart.span)
         axes.set_xlabel(words.harmless(chart.x), loc="right", fontsize=8)
         axes.set_ylabel(words.harmless(chart.y), loc="top", fontsize=8)
-        kind = "points" if chart.kind == "points" else ""
-        return svg.finished(axes, series.summary(chart), chart.curves, unit=chart.x, kind=kind)
+        if chart.ticks:
+            axes.set_xticks(range(len(chart.ticks)), list(map(words.harmless, chart.ticks)))
+        return svg.finished(axes, series.summary(chart), chart.curves, chart)
 
 
 def intervals(groups: Sequence[tuple[str, Sequence[Aspect]]]) -> str:
@@ -84,7 +85,7 @@ def _lines(axes: Any, chart: Chart) -> None:
     steps = [point.x for curve in chart.curves for point in curve.points]
     room = (max(steps) - min(steps)) * 0.02
     axes.set_xlim(min(steps) - room, max(steps) + room)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=all(step == int(step) for step in steps))
 
 
 def _cloud(axes: Any, chart: Chart) -> None:

@@ -103,9 +103,14 @@ def measured(line: Line) -> list[str]:
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Those of ``names`` that stand for themselves, as tables order them."""
-    named = dict.fromkeys(names)
-    own = [n for n in named if not (_bound(n, named) or _ANY_ASPECT.fullmatch(n) or n == "rows")]
+    own = [name for name in standing(names) if not (_ANY_ASPECT.fullmatch(name) or name == "rows")]
     return sorted(own, key=lambda n: list(METRICS).index(n) if n in METRICS else len(METRICS))
+
+
+def standing(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that bound no other."""
+    named = dict.fromkeys(names)
+    return [name for name in named if not _bound(name, named)]
 
 
 def _bound(name: str, names: Iterable[str]) -> bool:

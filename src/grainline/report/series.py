@@ -49,6 +49,7 @@ class Chart(NamedTuple):
     kind: str = "lines"  # or "points", "bars"
     x: str = "step"  # what lies along the horizontal axis, with its unit
     y: str = ""
+    ticks: Sequence[str] = ()  # what the places 0, 1, 2... are called, where they are no numbers
 
 
 def single(files: RunFiles) -> list[Chart]:

@@ -61,17 +61,18 @@ def samples(several: Sequence[RunFiles]) -> list[Sample]:
     found: dict[str, Sample] = {}
     for files in several:
         for i, row in enumerate(files.samples):
-            sample = found.setdefault(str((row.get("id", i), row.get("prompt"))), Sample(_turns(row.get("prompt")), []))
+            sample = found.setdefault(str((row.get("id", i), row.get("prompt"))), Sample(turns(row.get("prompt")), []))
             if "reference" in row and all(who != "reference" for who, _ in sample.answers):
                 sample.answers.insert(0, ("reference", row["reference"]))
             sample.answers.append(("policy" if len(several) == 1 else files.name, row["policy"]))
     return list(found.values())
 
 
-def _turns(prompt: Any) -> list[tuple[str, str]]:
+def turns(prompt: Any) -> list[tuple[str, str]]:
+    """A prompt, which data may write in any shape: who speaks, and what."""
     if isinstance(prompt, Sequence) and not isinstance(prompt, str):
-        turns = [(dig(turn, "role"), dig(turn, "content")) for turn in prompt]
-        return [(str(role or "?"), content if isinstance(content, str) else str(content)) for role, content in turns]
+        said = [(dig(turn, "role"), dig(turn, "content")) for turn in prompt]
+        return [(str(role or "?"), content if isinstance(content, str) else str(content)) for role, content in said]
     return [("prompt", str(prompt))]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from grainline.errors import UserError
 from grainline.report import words
-from grainline.report.series import Curve, Point
+from grainline.report.series import Chart, Curve, Point
 
 WIDTH = 5.0  # inches; the page scales them
 COLOURS = 6
@@ -87,13 +87,13 @@ def axes(height: float) -> Any:
     return made
 
 
-def finished(axes: Any, label: str, curves: Sequence[Curve] = (), *, unit: str = "", kind: str = "") -> str:
+def finished(axes: Any, label: str, curves: Sequence[Curve] = (), chart: Chart | None = None) -> str:
     """The drawing as ``<svg>``, without what only a file of its own needs, in the page's colours.
 
     Args:
         label: What is seen, in a sentence.
-        curves: Whose values a pointer may read off; ``unit`` names what lies along the horizontal axis, and ``kind``
-            "points" says that a pointer looks for the nearest point, not for the nearest place along that axis.
+        curves: Whose values a pointer may read off.
+        chart: What they belong to: it says what lies along the horizontal axis.
     """
     from markupsafe import escape
 
@@ -112,7 +112,14 @@ def finished(axes: Any, label: str, curves: Sequence[Curve] = (), *, unit: str =
     drawn = re.sub(r"#0000f(\d)", r"var(--c\1)", drawn)
     width, height = (72 * inches for inches in figure.get_size_inches())
     head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(words.harmless(label))}"'
-    head += "".join(f' data-{name}="{escape(value)}"' for name, value in (("x", unit), ("kind", kind)) if value)
+    if chart is not None:
+        said = {
+            "x": chart.x,
+            "y": chart.y,
+            "kind": chart.kind,
+            "ticks": "|".join(tick.replace("|", "/") for tick in chart.ticks),
+        }
+        head += "".join(f' data-{key}="{escape(words.harmless(text))}"' for key, text in said.items() if text)
     values = _values(axes, curves) if curves else ""
     return re.sub(r">\s+<", "><", head + ">" + drawn.strip().removesuffix("</svg>") + values + "</svg>")
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from grainline.report import charts, differences, evidence, facts, headline, read, series, side_by_side, words
+from grainline.report import (
+    charts,
+    differences,
+    drawings,
+    evaluated,
+    evidence,
+    facts,
+    headline,
+    pairs,
+    read,
+    series,
+    side_by_side,
+    words,
+)
+from grainline.report.measured import Evaluation, Family
 from grainline.report.read import RunFiles
 
 LONGEST = 6_000
@@ -34,7 +48,8 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "changes": [] if several else _changes(runs[0]),
         "charts": [_chart(chart) for chart in (series.overlaid(runs) if several else series.single(runs[0]))],
         "aspects": aspects,
-        "heat": None,
+        "measured": [] if several else [_measured(i, one) for i, one in enumerate(runs[0].evaluations, start=1)],
+        "heat": None if several else pairs.heat_of(runs[0]),
         "samples": samples,
         "more_samples": more,
         "marked": any(answer["tag"] and len(answer["parts"]) > 1 for one in samples for answer in one["answers"]),
@@ -62,7 +77,9 @@ def _reasons(files: RunFiles) -> list[tuple[str, str, list[str]]]:
 def _sections(shown: dict[str, Any]) -> list[tuple[str, str]]:
     changed = "Side by side" if shown["compared"] else "Before and after" if shown["changes"] else ""
     named = [("warnings", "Warnings" if shown["warned"] else ""), ("change", changed), ("curves", "Learning curves")]
+    named += [(one["id"], f"Measured on {one['name']}") for one in shown["measured"]]
     named += [
+        ("pairs", "Pairs" if shown["heat"] else ""),
         ("aspects", "Aspects" if shown["aspects"] else ""),
         ("samples", "Samples"),
         ("cost", "" if shown["several"] else "Cost"),
@@ -129,6 +146,35 @@ def _aspects(runs: Sequence[RunFiles]) -> dict[str, Any] | None:
         "columns": ["aspect", *(label for label, _ in groups)],
         "rows": [[name, *(words.interval("margin", table.get(name, {})) for table in tables)] for name in names],
     }
+
+
+def _measured(number: int, found: Evaluation) -> dict[str, Any]:
+    return {
+        "id": f"measured-{number}",
+        "name": found.name,
+        "subtitle": evaluated.subtitle(found),
+        "families": [
+            {
+                "title": evaluated.title(family),
+                "notes": family.notes,
+                "figures": evaluated.figures(found, family),
+                "charts": [*map(_chart, drawings.of(family.name, found)), *_by_aspect(family, found)],
+                "tables": evaluated.tables(family),
+            }
+            for family in evaluated.families(found)
+        ],
+    }
+
+
+def _by_aspect(family: Family, found: Evaluation) -> list[dict[str, Any]]:
+    from markupsafe import Markup
+
+    aspects = evaluated.aspects(found) if family.name == "preference" else []
+    if not aspects:
+        return []
+    note = "over the pairs whose answers differ in it; lines: 95 % intervals"
+    svg = Markup(charts.intervals([("measured", aspects)]))
+    return [{"title": "Margin by aspect", "note": note, "key": [], "svg": svg, "columns": [], "rows": []}]
 
 
 def _samples(runs: Sequence[RunFiles]) -> tuple[list[dict[str, Any]], int]:

@@ -31,6 +31,7 @@ function readable(svg) {
   const across = (x) => left + ((x - x0) / (x1 - x0)) * (right - left);
   const up = (y) => bottom + ((y - y0) / (y1 - y0)) * (top - bottom);
   const unit = svg.dataset.x || "";
+  const ticks = svg.dataset.ticks ? svg.dataset.ticks.split("|") : null;
   const cloud = svg.dataset.kind === "points";
   const every = curves.flatMap((curve) => curve.points.map((point) => ({ curve, point })));
   const places = cloud ? every.map((_, i) => i) : [...new Set(every.map(({ point }) => point[0]))].sort((a, b) => a - b);
@@ -49,7 +50,8 @@ function readable(svg) {
     if (!cloud) place(svg, "line", { class: "at", x1: across(x), x2: across(x), y1: bottom, y2: top, stroke: "var(--ink)", "stroke-width": 0.7 });
     for (const { curve, point } of here) place(svg, "circle", { class: "at", cx: across(point[0]), cy: up(point[1]), r: 3.4, fill: `var(--c${curve.style})`, stroke: "var(--card)", "stroke-width": 1 });
     const parts = here.map(({ curve, point }) => `${curve.label} ${number(point[1])}` + (point.length > 3 ? ` [${number(point[2])}, ${number(point[3])}]` : ""));
-    said.textContent = `${unit} ${number(x)}: ${parts.join("; ")}`;
+    const where = ticks ? ticks[Math.round(x)] : number(x);
+    said.textContent = cloud ? `${here[0].curve.label}: ${unit} ${where}, ${svg.dataset.y} ${number(here[0].point[1])}` : `${unit} ${where}: ${parts.join("; ")}`;
   }
 
   function nearest(event) {
