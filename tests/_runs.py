@@ -135,5 +135,4 @@ def nasty(root: Path, name: str = "first") -> Path:
         samples_jsonl=lines([sample, {"prompt": NASTY, "policy": NASTY}]),
         warnings_jsonl=lines([{"seen": NASTY, "instead": NASTY, "step": NASTY, "kind": NASTY}]),
         provenance_json=json.dumps({"time": NASTY, "versions": {NASTY: NASTY}, "machine": {"processor": NASTY}}),
-        evaluation__later_json=json.dumps({"metrics": {NASTY: 1.0}}),
     )

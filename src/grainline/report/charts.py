@@ -110,7 +110,10 @@ def _bars(axes: Any, chart: Chart) -> None:
     for i, curve in enumerate(chart.curves):
         x = [point.x + (i - (count - 1) / 2) * width for point in curve.points]
         own = svg.placeholder(curve.style)
-        axes.bar(x, [point.y for point in curve.points], width=width * 0.9, color=own, alpha=0.75, linewidth=0)
+        fill = 0.75 if i % 2 == 0 else 0.2
+        y, edge = [point.y for point in curve.points], _line(curve.style, without=False)
+        axes.bar(x, y, width=width * 0.85, color=own, alpha=fill, linewidth=0)
+        axes.bar(x, y, width=width * 0.85, facecolor="none", edgecolor=own, linewidth=1.2, linestyle=edge)
         banded = [(at, p.low, p.high) for at, p in zip(x, curve.points, strict=True) if p.low is not None]
         axes.vlines(
             [at for at, *_ in banded],

@@ -118,7 +118,7 @@ def layers(found: Evaluation) -> list[Chart]:
         if match := re.search(r"(?:^|\.)(\d+)\.", str(row.get("name"))):
             by_layer.setdefault(int(match[1]), []).append(row)
     charts = []
-    for i, (key, note) in enumerate(GEOMETRY.items()):
+    for key, note in GEOMETRY.items():
         values = {
             layer: [v for row in rows if (v := _number(row, key)) is not None]
             for layer, rows in sorted(by_layer.items())
@@ -126,7 +126,7 @@ def layers(found: Evaluation) -> list[Chart]:
         points = [Point(layer, fmean(all_), min(all_), max(all_)) for layer, all_ in values.items() if all_]
         if len(points) > 1:
             charts.append(
-                Chart(f"layers-{key}", f"{key.capitalize()} by layer", note, [Curve(key, i, points)], 0.0, x="layer")
+                Chart(f"layers-{key}", f"{key.capitalize()} by layer", note, [Curve(key, 0, points)], 0.0, x="layer")
             )
     return charts
 

@@ -50,11 +50,13 @@ def title(family: Family) -> str:
 
 
 def figures(found: Evaluation, family: Family) -> list[tuple[str, str, str]]:
-    """Each figure: what it is called, its value with its interval, what it is."""
-    return [
-        (name, words.interval(name, family.figures), found.about.get(name, ""))
-        for name in facts.standing(family.figures)
-    ]
+    """Each figure: what it is called, its value with its interval and p-value, what it is. Aspects stand in a table."""
+    return [(name, _figure(name, family), found.about.get(name, "")) for name in facts.ordered(family.figures)]
+
+
+def _figure(name: str, family: Family) -> str:
+    p = family.figures.get(f"{name}_p")
+    return words.interval(name, family.figures) + (f", p = {words.number(p)}" if p is not None else "")
 
 
 def tables(family: Family) -> list[Table]:

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from grainline.report import facts, words
+from grainline.report.measured import Evaluation
 from grainline.report.read import Line, RunFiles
 
 SLIGHT = 0.005
@@ -19,6 +20,9 @@ GAP = 0.1
 """By how much training accuracy may stand above the held-out interval."""
 WIDE = 0.2
 """An interval of an accuracy that is wider than this says little."""
+
+FORGOTTEN = 0.05
+"""Of the perplexity of neutral text, the share by which it may rise and still be called kept."""
 
 Kind = Literal["for", "against", "open"]
 TITLES = {"for": "Speaks for it", "against": "Speaks against it", "open": "Not known"}
@@ -31,13 +35,17 @@ class Reason(NamedTuple):
 
 def reasons(files: RunFiles) -> list[Reason]:
     """All reasons, those of a kind in the order of their weight."""
-    names = facts.sets(files)
-    new = facts.after(files).get(names[0], {}) if names else {}
-    old = facts.before(files).get(names[0], {}) if names else {}
+    _, old, new = facts.held_out(files)
     found = [*_accuracy(old, new), *_likelihood(old, new), *_fit(files, new)]
+    for evaluation in files.evaluations:
+        found += _measured(evaluation)
     found += [Reason("against", f"{_count(len(files.warnings), 'warning')} while it trained")] if files.warnings else []
     if not new:
         found.append(Reason("open", "nothing held out was measured"))
+    if not any("forgetting/change" in evaluation.metrics for evaluation in files.evaluations):
+        found.append(
+            Reason("open", "what it has forgotten: nobody measured it (grainline evaluate --measure forgetting)")
+        )
     found.append(
         Reason(
             "open", f"one run of one seed ({files.recipe.get('seed', 0)}): another may differ by more than its interval"
@@ -76,6 +84,32 @@ def _likelihood(old: Line, new: Line) -> Iterator[Reason]:
             "for" if change > 0 else "against",
             f"chosen answers became {words.number(abs(change), 2)} nats a token {way}",
         )
+
+
+def _measured(found: Evaluation) -> Iterator[Reason]:
+    """What an evaluation adds, each figure against the level that would be no change."""
+    where = f" on {found.name}"
+    other = f" than {found.against}" if found.against else ""
+    for metric, level, said in (
+        ("length/accuracy_controlled", 0.5, f"accuracy at equal length{where}"),
+        ("against_reference/likelihood", 0.0, f"accuracy by likelihood alone less the reference's{where}"),
+        ("generation/win_rate", 0.5, f"share of its answers that the judge prefers{where}"),
+        ("against/rewards/accuracies", 0.0, f"accuracy, so much more{other}, on the same pairs of {found.name}"),
+    ):
+        if f"{metric}_low" in found.metrics and f"{metric}_high" in found.metrics:
+            low, high = found.metrics[f"{metric}_low"], found.metrics[f"{metric}_high"]
+            kind: Kind = "for" if low > level else "against" if high < level else "open"
+            yield Reason(kind, f"{said}: {words.interval(metric, found.metrics, 2)}")
+    if "forgetting/change" in found.metrics:
+        yield _forgotten(found)
+
+
+def _forgotten(found: Evaluation) -> Reason:
+    metric = "forgetting/change"
+    low, high = (found.metrics.get(f"{metric}_{end}", found.metrics[metric]) for end in ("low", "high"))
+    kind: Kind = "against" if low > 0 else "for" if high <= FORGOTTEN else "open"
+    percent = {key: 100 * value for key, value in found.metrics.items() if key.startswith(metric)}
+    return Reason(kind, f"perplexity of neutral text changed by {words.interval(metric, percent, 1)} % (more is worse)")
 
 
 def _fit(files: RunFiles, new: Line) -> Iterator[Reason]:

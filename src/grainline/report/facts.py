@@ -83,6 +83,17 @@ def sets(files: RunFiles) -> list[str]:
     return list(dict.fromkeys([*after(files), *before(files)]))
 
 
+def held_out(files: RunFiles) -> tuple[str, dict[str, float], dict[str, float]]:
+    """What a verdict rests on: a set's name, its metrics before and after. The run's own first set; or else what was
+    measured later, of which nothing is known before training."""
+    if names := sets(files):
+        return names[0], before(files).get(names[0], {}), after(files).get(names[0], {})
+    for found in files.evaluations:
+        if {"rewards/accuracies", "likelihood/accuracies"} & found.metrics.keys():
+            return found.name, {}, dict(found.metrics)
+    return "", {}, {}
+
+
 def changes(files: RunFiles, name: str) -> list[Row]:
     """The metrics of a held-out set before and after, those of single aspects aside."""
     old, new = before(files).get(name, {}), after(files).get(name, {})
@@ -114,7 +125,7 @@ def standing(names: Iterable[str]) -> list[str]:
 
 
 def _bound(name: str, names: Iterable[str]) -> bool:
-    return any(name.endswith(end) and name.removesuffix(end) in names for end in ("_low", "_high"))
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in ("_low", "_high", "_p"))
 
 
 # ----------------------------------------------------------------------------------------------------------- aspects

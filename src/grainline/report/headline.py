@@ -28,16 +28,15 @@ class Headline(NamedTuple):
 
 def one(files: RunFiles) -> Headline:
     """What became of a run."""
-    names = facts.sets(files)
-    if not names or not facts.after(files):
+    name, old, new = facts.held_out(files)
+    if not new:
         return Headline("not measured", _unmeasured(files), _next(files, "not measured", {}, {}))
-    old, new = (side.get(names[0], {}) for side in (facts.before(files), facts.after(files)))
     metric = next((m for m in ("rewards/accuracies", "likelihood/accuracies") if m in new), "")
-    verdict, accuracy = _accuracy(metric, old, new, names[0]) if metric else ("unclear", "")
+    verdict, accuracy = _accuracy(metric, old, new, name) if metric else ("unclear", "")
     likelihood = _likelihood(old, new)
     if not metric:
         verdict = _by_likelihood(old, new)
-    said = "; ".join(part for part in (accuracy, likelihood) if part) or f"Measured on {names[0]}"
+    said = "; ".join(part for part in (accuracy, likelihood) if part) or f"Measured on {name}"
     return Headline(verdict, said[:1].upper() + said[1:] + ".", _next(files, verdict, old, new))
 
 

@@ -57,10 +57,6 @@ def changes(files: RunFiles) -> list[str]:
         there = facts.after(files).get(name) or old or {}
         count = f", {words.whole(there['rows'])} rows" if "rows" in there else ""
         parts += [f"## Held out: {words.inline(name)}{count}", shown]
-    for name, metrics in files.later.items():
-        rows = [facts.row(metric, {}, metrics) for metric in facts.measured(metrics)]
-        parts += [f"## Measured later: {words.inline(name)}"]
-        parts += [table(("metric", "measured"), [(r.label, r.after) for r in rows])]
     return parts
 
 

@@ -30,7 +30,6 @@ class RunFiles(NamedTuple):
     results: Line | None  # what is true of the adapter; None while the run is not finished
     samples: Sequence[Mapping[str, Any]]
     warnings: Sequence[Mapping[str, Any]]
-    later: Mapping[str, Line]  # evaluation-NAME.json: name -> metrics
     weights: int | None  # bytes of the adapter's tensors
     evaluations: Sequence[Evaluation] = ()  # what grainline evaluate measured later
 
@@ -54,7 +53,6 @@ def run(folder: Path, name: str = "") -> RunFiles:
     lines = metrics(folder)
     results = jsonl.one(folder / "results.json", _metrics) if (folder / "results.json").is_file() else None
     text = jsonl.text(folder / "recipe.yaml")
-    later = {file.stem.removeprefix("evaluation-"): file for file in sorted(folder.glob("evaluation-*.json"))}
     return RunFiles(
         name=name or folder.resolve().name,
         folder=folder,
@@ -66,7 +64,6 @@ def run(folder: Path, name: str = "") -> RunFiles:
         results=results,
         samples=jsonl.many(folder / "samples.jsonl", _sample),
         warnings=warnings(folder),
-        later={key: jsonl.one(file, _evaluation)["metrics"] for key, file in later.items()},
         weights=sum(file.stat().st_size for file in (folder / "adapter").glob("*.safetensors")) or None,
         evaluations=measured.evaluations(folder),
     )
@@ -131,11 +128,6 @@ def _warning(line: Mapping[str, Any]) -> str:
     if odd:
         return f"{odd[0]} is not text"
     return "" if isinstance(line.get("amount", 0.0), (int, float)) else "amount is not a number"
-
-
-def _evaluation(found: Mapping[str, Any]) -> str:
-    metrics = found.get("metrics")
-    return _metrics({"step": 0, **metrics}) if isinstance(metrics, Mapping) else "there are no metrics"
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

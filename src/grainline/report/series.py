@@ -183,8 +183,11 @@ def table(chart: Chart) -> tuple[list[str], list[list[str]]]:
     often = sorted({point.x for curve in chart.curves for point in curve.points} - seldom)
     steps = sorted(seldom | set(often[:: math.ceil(len(often) / TABLE) or 1]) | set(often[-1:]))
     columns = [{point.x: point for point in curve.points} for curve in chart.curves]
-    rows = [[f"{x:.0f}", *(_cell(column.get(x)) for column in columns)] for x in steps]
-    return ["step", *(curve.label for curve in chart.curves)], rows
+    rows = [
+        [chart.ticks[round(x)] if chart.ticks else f"{x:.10g}", *(_cell(column.get(x)) for column in columns)]
+        for x in steps
+    ]
+    return [chart.x, *(curve.label for curve in chart.curves)], rows
 
 
 def _cell(point: Point | None) -> str:

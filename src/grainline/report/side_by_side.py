@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from grainline.report import facts, words
 from grainline.report.facts import Aspect
+from grainline.report.jsonl import Line
 from grainline.report.read import RunFiles, dig
 
 
@@ -57,15 +58,28 @@ def aspect_groups(several: Sequence[RunFiles]) -> tuple[list[tuple[str, list[Asp
 
 
 def samples(several: Sequence[RunFiles]) -> list[Sample]:
-    """Samples of one run, policy beside reference; of several, all policies beside the reference."""
+    """Samples of one run, policy beside reference; of several, all policies beside the reference. Where an evaluation
+    has drawn answers, they are more, and take the place of those of the run's end."""
     found: dict[str, Sample] = {}
     for files in several:
-        for i, row in enumerate(files.samples):
+        for i, row in enumerate(answered(files)):
             sample = found.setdefault(str((row.get("id", i), row.get("prompt"))), Sample(turns(row.get("prompt")), []))
             if "reference" in row and all(who != "reference" for who, _ in sample.answers):
                 sample.answers.insert(0, ("reference", row["reference"]))
-            sample.answers.append(("policy" if len(several) == 1 else files.name, row["policy"]))
+            sample.answers.append((("policy" if len(several) == 1 else files.name) + _judged(row), row["policy"]))
     return list(found.values())
+
+
+def answered(files: RunFiles) -> Sequence[Line]:
+    """Prompts with the answers that were drawn, each prompt's first."""
+    drawn = next((found.samples for found in files.evaluations if found.samples), ())
+    return [row for row in drawn if row.get("draw", 0) == 0] or files.samples
+
+
+def _judged(row: Line) -> str:
+    win = row.get("win")
+    is_number = isinstance(win, (int, float)) and not isinstance(win, bool)
+    return f" (the judge: better with {words.number(win, 2)})" if is_number else ""
 
 
 def turns(prompt: Any) -> list[tuple[str, str]]:

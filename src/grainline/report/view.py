@@ -53,7 +53,7 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "samples": samples,
         "more_samples": more,
         "marked": any(answer["tag"] and len(answer["parts"]) > 1 for one in samples for answer in one["answers"]),
-        "temperature": read.dig(runs[0].recipe, "evaluation", "temperature"),
+        "temperature": _temperature(runs[0]),
         "cost": facts.cost(runs[0]),
         "recipes": [_recipe(files) for files in runs],
         "origins": [
@@ -106,11 +106,6 @@ def _changes(files: RunFiles) -> list[dict[str, Any]]:
         rows = [row[1:] if name in old else (row.label, row.after) for row in facts.changes(files, name)]
         columns = ["metric", "before", "after", "change"] if name in old else ["metric", "measured"]
         shown.append({"title": f"Held out: {name}{count}", "columns": columns, "rows": rows})
-    for name, metrics in files.later.items():
-        later = [facts.row(metric, {}, metrics) for metric in facts.measured(metrics)]
-        count = f", {words.whole(metrics['rows'])} rows" if "rows" in metrics else ""
-        title, rows = f"Measured later: {name}{count}", [(row.label, row.after) for row in later]
-        shown.append({"title": title, "columns": ["metric", "measured"], "rows": rows})
     return [one for one in shown if one["rows"]]
 
 
@@ -198,6 +193,14 @@ def _answers(answers: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         answer | {"parts": part, "tag": tag, "remark": remark if tag == "ins" else ""}
         for answer, part, tag in zip(shown, parts, ("del", "ins"), strict=True)
     ]
+
+
+def _temperature(files: RunFiles) -> Any:
+    """At which the shown answers were drawn."""
+    drawn = next((found for found in files.evaluations if found.samples), None)
+    if drawn is None:
+        return read.dig(files.recipe, "evaluation", "temperature")
+    return read.dig(drawn.facts, "families", "generation", "options", "temperature")
 
 
 def _said(who: str, text: str) -> dict[str, Any]:
