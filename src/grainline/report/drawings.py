@@ -185,6 +185,21 @@ def of(family: str, found: Evaluation) -> list[Chart]:
     return [chart for one in made for chart in (one if isinstance(one, list) else [one]) if chart is not None]
 
 
+def overlaid(found: Sequence[tuple[int, str, Evaluation]]) -> list[Chart]:
+    """The same charts of several runs on each other: (style, name, what was measured) each."""
+    charts = []
+    for draw in (few_pairs, first_tokens, positions, drift, by_length, calibration):
+        each = [(style, name, chart) for style, name, one in found if (chart := draw(one)) is not None]
+        alike = [(style, name, chart) for style, name, chart in each if chart.ticks == each[0][2].ticks]
+        if len(alike) > 1:
+            first = each[0][2]
+            curves = [chart.curves[0]._replace(label=name, style=style) for style, name, chart in alike]
+            whose = f"{first.curves[0].label} answers" if first.curves[0].label in ("chosen", "desirable") else ""
+            note = "; ".join(filter(None, (first.note.partition(";")[0] if draw is not few_pairs else "", whose)))
+            charts.append(first._replace(curves=curves, note=note))
+    return charts
+
+
 # ------------------------------------------------------------------------------------------------------------- parts
 
 

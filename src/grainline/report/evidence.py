@@ -36,6 +36,10 @@ class Reason(NamedTuple):
 def reasons(files: RunFiles) -> list[Reason]:
     """All reasons, those of a kind in the order of their weight."""
     _, old, new = facts.held_out(files)
+    if any("against_reference/likelihood" in evaluation.metrics for evaluation in files.evaluations):
+        new = {
+            key: value for key, value in new.items() if not key.startswith("likelihood/")
+        }  # the paired one says more
     found = [*_accuracy(old, new), *_likelihood(old, new), *_fit(files, new)]
     for evaluation in files.evaluations:
         found += _measured(evaluation)
@@ -92,7 +96,11 @@ def _measured(found: Evaluation) -> Iterator[Reason]:
     other = f" than {found.against}" if found.against else ""
     for metric, level, said in (
         ("length/accuracy_controlled", 0.5, f"accuracy at equal length{where}"),
-        ("against_reference/likelihood", 0.0, f"accuracy by likelihood alone less the reference's{where}"),
+        (
+            "against_reference/likelihood",
+            0.0,
+            f"accuracy by likelihood alone, so much above the reference's on the same pairs{where}",
+        ),
         ("generation/win_rate", 0.5, f"share of its answers that the judge prefers{where}"),
         ("against/rewards/accuracies", 0.0, f"accuracy, so much more{other}, on the same pairs of {found.name}"),
     ):

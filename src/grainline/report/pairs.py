@@ -40,11 +40,10 @@ def _pair(line: Line) -> Pair:
     verdict = "" if not known else " (won)" if margin > 0 else " (lost)" if margin < 0 else " (tied)"
     title = f"{line.get('id', '')}: " + (f"margin {words.signed(margin)}{verdict}" if known else "one answer")
     aspects = line.get("aspects")
-    note = _named(aspects, words.signed) if isinstance(aspects, Mapping) else ""
+    names = ", ".join(map(str, aspects)) if isinstance(aspects, Mapping) else ""
     turns = side_by_side.turns(line.get("prompt"))
-    return Pair(
-        title, f"by aspect: {note}" if note else _beginning(turns), turns, [_side(answer) for answer in line["answers"]]
-    )
+    note = _beginning(turns) + (f" (its answers differ in {names})" if names else "")
+    return Pair(title, note, turns, [_side(answer) for answer in line["answers"]])
 
 
 def _beginning(turns: Sequence[tuple[str, str]]) -> str:

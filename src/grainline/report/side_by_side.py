@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from grainline.report import facts, words
 from grainline.report.facts import Aspect
 from grainline.report.jsonl import Line
+from grainline.report.measured import Evaluation
 from grainline.report.read import RunFiles, dig
 
 
@@ -41,6 +42,49 @@ def compared(several: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
     costs = [facts.cost(files) for files in several]
     labels = dict.fromkeys(label for one in costs for label in one)
     return rows + [(label, [one.get(label, "–") for one in costs]) for label in labels]
+
+
+class Shared(NamedTuple):
+    """An evaluation that several runs have on the same rows."""
+
+    name: str
+    found: list[tuple[int, str, Evaluation]]  # which run, its name, and what was measured of it
+    missing: list[str]  # runs without it
+
+
+def shared(several: Sequence[RunFiles]) -> list[Shared]:
+    """Evaluations that at least two runs have, on the same rows by their digest: others do not compare."""
+    groups: dict[tuple[str, Any], list[tuple[int, str, Evaluation]]] = {}
+    for i, files in enumerate(several):
+        for found in files.evaluations:
+            key = found.name, str(dig(found.facts, "data", "digest"))
+            groups.setdefault(key, []).append((i, files.name, found))
+    names = [files.name for files in several]
+    return [
+        Shared(name, found, [other for other in names if other not in {run for _, run, _ in found}])
+        for (name, _), found in groups.items()
+        if len(found) > 1
+    ]
+
+
+def figures(one: Shared) -> list[tuple[str, list[str]]]:
+    """Each figure, a value for each run."""
+    names = facts.ordered(name for *_, found in one.found for name in found.metrics)
+    return [(name, [words.interval(name, found.metrics) for *_, found in one.found]) for name in names]
+
+
+def paired(several: Sequence[RunFiles]) -> list[tuple[str, str, str]]:
+    """What was measured of one run against another on the same rows: whose, figure, difference with interval and p."""
+    rows = []
+    for files in several:
+        for found in files.evaluations:
+            for name in facts.ordered(found.metrics):
+                if found.against and name.startswith("against/") and name != "against/rows":
+                    p = found.metrics.get(f"{name}_p")
+                    value = words.interval(name, found.metrics) + (f", p = {words.number(p)}" if p is not None else "")
+                    label = facts.METRICS.get(name.removeprefix("against/"), name)
+                    rows.append((f"{files.name} less {found.against}, {found.name}", label, value))
+    return rows
 
 
 def aspect_groups(several: Sequence[RunFiles]) -> tuple[list[tuple[str, list[Aspect]]], str, str]:

@@ -48,6 +48,8 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "changes": [] if several else _changes(runs[0]),
         "charts": [_chart(chart) for chart in (series.overlaid(runs) if several else series.single(runs[0]))],
         "aspects": aspects,
+        "paired": side_by_side.paired(runs) if several else [],
+        "shared": [_shared(i, one) for i, one in enumerate(side_by_side.shared(runs), start=1)] if several else [],
         "measured": [] if several else [_measured(i, one) for i, one in enumerate(runs[0].evaluations, start=1)],
         "heat": None if several else pairs.heat_of(runs[0]),
         "samples": samples,
@@ -77,7 +79,7 @@ def _reasons(files: RunFiles) -> list[tuple[str, str, list[str]]]:
 def _sections(shown: dict[str, Any]) -> list[tuple[str, str]]:
     changed = "Side by side" if shown["compared"] else "Before and after" if shown["changes"] else ""
     named = [("warnings", "Warnings" if shown["warned"] else ""), ("change", changed), ("curves", "Learning curves")]
-    named += [(one["id"], f"Measured on {one['name']}") for one in shown["measured"]]
+    named += [(one["id"], f"Measured on {one['name']}") for one in (*shown["measured"], *shown["shared"])]
     named += [
         ("pairs", "Pairs" if shown["heat"] else ""),
         ("aspects", "Aspects" if shown["aspects"] else ""),
@@ -161,6 +163,17 @@ def _measured(number: int, found: Evaluation) -> dict[str, Any]:
     }
 
 
+def _shared(number: int, one: side_by_side.Shared) -> dict[str, Any]:
+    return {
+        "id": f"shared-{number}",
+        "name": one.name,
+        "columns": ["figure", *(name for _, name, _ in one.found)],
+        "rows": [(name, *values) for name, values in side_by_side.figures(one)],
+        "missing": one.missing,
+        "charts": [_chart(chart) for chart in drawings.overlaid(one.found)],
+    }
+
+
 def _by_aspect(family: Family, found: Evaluation) -> list[dict[str, Any]]:
     from markupsafe import Markup
 
@@ -188,7 +201,7 @@ def _answers(answers: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     if len(shown) != 2 or answers[0][0] != "reference":
         return shown
     *parts, share = differences.marked(shown[0]["text"], shown[1]["text"])
-    remark = "the same" if share == 1 else "hardly a word in common" if share < differences.LEAST else ""
+    remark = "the same" if share == 1 else "few words in common, none is marked" if share < differences.LEAST else ""
     return [
         answer | {"parts": part, "tag": tag, "remark": remark if tag == "ins" else ""}
         for answer, part, tag in zip(shown, parts, ("del", "ins"), strict=True)
