@@ -60,49 +60,22 @@ def tokens(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def facts() -> dict[str, Any]:
-    found = rows()
-    preference = {
-        "rewards/accuracies": sum(row["rewards/accuracies"] for row in found) / PAIRS,
-        "rewards/accuracies_low": 0.55,
-        "rewards/accuracies_high": 0.95,
-        "rewards/margins": sum(row["rewards/margins"] for row in found) / PAIRS,
-    }
-    aspects = [{"aspect": "clear", "rows": 20, "accuracy": 0.7, "margin": 0.2, "margin_low": 0.1, "margin_high": 0.3}]
-    aspects.append(
-        {"aspect": "safe", "rows": 9, "accuracy": 0.4, "margin": -0.05, "margin_low": -0.2, "margin_high": 0.1}
-    )
     families = {
-        "preference": {
-            "figures": preference,
-            "tables": {
-                "calibration": [{"from": a / 10, "to": a / 10 + 0.1, "rows": 6, "said": a / 10 + 0.05, "was": a / 12 + 0.1} for a in range(4, 8)],
-                "aspects": aspects,
-                "lengths": [{"from": a, "to": a + 4, "rows": 8, "accuracy": 0.6 + a / 50, "accuracy_low": 0.5, "accuracy_high": 0.9, "margin": 0.1} for a in (0, 4, 8)],
-            },
-            "notes": ["Ties count one half."],
-        },
+        "preference": {"figures": preference(), "tables": preference_tables(), "notes": ["Ties count one half."]},
         "displacement": {
             "figures": {"displacement/chosen": 1.5, "displacement/unknown": None},
             "tables": {
-                "positions": [
-                    {"from": a, "to": None if a == 8 else a + 4, "role": role, "tokens": 50, "change": sign * (9 - a) / 40, "kl": 0.3 - a / 100}
-                    for role, sign in (("chosen", 1), ("rejected", -1)) for a in (0, 4, 8)
-                ],
+                "positions": [position(low, role) for role in ("chosen", "rejected") for low in (0, 4, 8)],
                 "margin_shares": [{"tokens": n, "share": n / (n + 4)} for n in (1, 2, 4, 8, 12)],
             },
         },
-        "geometry": {
-            "figures": {},
-            "tables": {"layers": [
-                {"name": f"model.layers.{i}.self_attn.{kind}_proj", "energy": i / 1000, "change": 0.01 * (i + bump), "angle": 0.02 * i, "spectrum": 0.005 * i}
-                for i in range(6) for bump, kind in enumerate("qv")
-            ]},
-        },
+        "generation": {"figures": {"generation/kl": 9.5}, "tables": {}, "options": {"temperature": 0.7}},
+        "geometry": {"figures": {}, "tables": {"layers": layers()}},
         "forgetting": {
-            "figures": {"forgetting/neutral": 0.02, "forgetting/neutral_low": -0.01, "forgetting/neutral_high": 0.05},
+            "figures": {"forgetting/change": 0.02, "forgetting/change_low": -0.01, "forgetting/change_high": 0.04},
             "tables": {"tasks": [{"task": "arc_easy", "metric": "acc", "before": 0.45, "after": 0.44, "stderr": 0.02}]},
         },
-    }  # fmt: skip
+    }
     return {
         "format": 1,
         "name": "test",
@@ -116,13 +89,65 @@ def facts() -> dict[str, Any]:
     }
 
 
-def samples() -> list[dict[str, Any]]:
+def preference() -> dict[str, float]:
+    found = rows()
+    return {
+        "rewards/accuracies": sum(row["rewards/accuracies"] for row in found) / PAIRS,
+        "rewards/accuracies_low": 0.55,
+        "rewards/accuracies_high": 0.95,
+        "rewards/margins": sum(row["rewards/margins"] for row in found) / PAIRS,
+        "rows": float(PAIRS),
+        "against_reference/likelihood": 0.1,
+        "against_reference/likelihood_low": 0.05,
+        "against_reference/likelihood_high": 0.2,
+        "against_reference/likelihood_p": 0.004,
+    }
+
+
+def preference_tables() -> dict[str, list[dict[str, Any]]]:
+    steps = [a / 10 for a in range(5, 9)]
+    accuracy = {"accuracy": 0.7, "accuracy_low": 0.5, "accuracy_high": 0.9}
+    return {
+        "calibration": [{"from": a, "to": a + 0.1, "rows": 6, "said": a + 0.05, "was": 0.9 * a} for a in steps],
+        "aspects": [
+            {"aspect": "clear", "rows": 20, "accuracy": 0.7, "margin": 0.2, "margin_low": 0.1, "margin_high": 0.3},
+            {"aspect": "safe", "rows": 9, "accuracy": 0.4, "margin": -0.05, "margin_low": -0.2, "margin_high": 0.1},
+        ],
+        "lengths": [{"from": a, "to": a + 4, "rows": 8, "margin": 0.1} | accuracy for a in (0, 4, 8)],
+    }
+
+
+def position(low: int, role: str) -> dict[str, Any]:
+    sign = 1 if role == "chosen" else -1
+    change, kl = sign * (9 - low) / 40, 0.3 - low / 100
+    return {"from": low, "to": None if low == 8 else low + 4, "role": role, "tokens": 50, "change": change, "kl": kl}
+
+
+def layers() -> list[dict[str, Any]]:
+    """Of each layer two matrices, the second changed by 0.01 more."""
     return [
         {
-            "id": "m3", "draw": 0, "prompt": "When does it boil?", "policy": "At 100 degrees.", "reference": "At 90 degrees.",
-            "policy_tokens": 5, "reference_tokens": 5, "policy_ended": True, "reference_ended": True, "kl": 0.9, "k3": 1.1, "win": 0.75,
+            "name": f"model.layers.{i}.self_attn.{kind}_proj",
+            "energy": i / 1000,
+            "change": 0.01 * (i + bump),
+            "angle": 0.02 * i,
+            "spectrum": 0.005 * i,
         }
-    ]  # fmt: skip
+        for i in range(6)
+        for bump, kind in enumerate("qv")
+    ]
+
+
+def samples() -> list[dict[str, Any]]:
+    one = {
+        "id": "m3",
+        "draw": 0,
+        "prompt": "When does it boil?",
+        "policy_tokens": 5,
+        "reference_tokens": 5,
+        "win": 0.75,
+    }
+    return [one | {"policy": "At 100 degrees.", "reference": "At 90 degrees."}, one | {"draw": 1, "policy": "Never."}]
 
 
 def write(run: Path, name: str = "test", **files: str | None) -> Path:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
+import _evaluations
 from _browser import Browser
 from _runs import Make, nasty
+from grainline.report import words
 from grainline.report.page import Page, page
 
 MAIN = '<main id="content">'
@@ -24,12 +26,22 @@ def browser() -> Iterator[Browser]:
         yield Browser(playwright)
 
 
+@pytest.fixture
+def measured(make: Make, tmp_path: Path) -> Path:
+    """The page of a run with an evaluation."""
+    run = make()
+    _evaluations.write(run)
+    return page([run]).save(tmp_path / "page.html")
+
+
 @pytest.mark.parametrize("runs", [1, 2])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_opens_from_the_disk_without_a_complaint(
     scheme: str, runs: int, browser: Browser, make: Make, tmp_path: Path
 ) -> None:
-    file = page([nasty(tmp_path), *([make("b")] if runs == 2 else [])]).save(tmp_path / "page.html")
+    hostile = nasty(tmp_path)
+    _evaluations.nasty(hostile)
+    file = page([hostile, *([make("b")] if runs == 2 else [])]).save(tmp_path / "page.html")
     with browser.open(file, color_scheme=scheme) as opened:
         assert opened.page.locator("figure > svg[role=img]").count() > 3
         ground = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -107,6 +119,66 @@ def test_values_are_read_off_a_curve(browser: Browser, make: Make, tmp_path: Pat
         opened.page.keyboard.press("Escape")
         assert drawing.locator(".at").count() == 0
         assert opened.complaints == []
+
+
+def test_tokens_are_walked_by_keys(browser: Browser, measured: Path) -> None:
+    row = _evaluations.rows()[0]
+    kl = [words.number(value) for value in row["chosen"]["kl"]]
+    with browser.open(measured) as opened:
+        keys, said = opened.page.keyboard, opened.page.locator(".said").first
+        opened.page.locator("#pair-1-1").focus()
+        assert said.inner_text().startswith("“Warm” chosen, token 1 of")
+        keys.press("ArrowRight")
+        assert said.inner_text().startswith("“ water” chosen, token 2 of")
+        assert "Segment 1, score 0.25: clear 0.50" in said.inner_text()
+        keys.press("End")
+        assert "Segment 2" in said.inner_text()
+        assert f"KL {kl[-1]}" in said.inner_text()
+        keys.press("3")  # what is shaded is said first
+        assert opened.page.locator("#shade-c").is_checked()
+        assert f": KL {kl[-1]} · Reward" in said.inner_text()
+        keys.press("ArrowDown")
+        assert opened.page.evaluate("document.activeElement.id") == "pair-1-2"
+        keys.press("ArrowDown")  # opens the next pair
+        assert opened.page.evaluate("document.activeElement.closest('details').open")
+        assert opened.page.evaluate("document.activeElement.getAttribute('aria-activedescendant')") == "pair-2-1-0"
+        outline = "getComputedStyle(document.querySelector('#pair-2-1 .on')).outlineStyle"
+        assert opened.page.evaluate(outline) == "solid"
+        keys.press("0")
+        shown = "getComputedStyle(document.querySelector('#pair-1-1 .t'), '::after').content"
+        assert opened.page.evaluate(shown) == f'"{kl[0]}"'
+        assert (opened.complaints, opened.asked) == ([], [])
+
+
+def test_tokens_are_read_by_a_pointer(browser: Browser, measured: Path) -> None:
+    with browser.open(measured) as opened:
+        opened.page.locator("#pair-1-2 .t").nth(2).hover()
+        assert opened.page.locator(".said").first.inner_text().startswith("“ boils” rejected, token 3 of")
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with its script", "without"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_shades_are_chosen_even_without_the_script(scheme: str, script: bool, browser: Browser, measured: Path) -> None:
+    with browser.open(measured, color_scheme=scheme, java_script_enabled=script) as opened:
+
+        def looks(selector: str) -> tuple[str, str]:
+            node = opened.page.locator(selector).first
+            return tuple(
+                node.evaluate("x => [getComputedStyle(x).backgroundColor, getComputedStyle(x).borderBottomStyle]")
+            )
+
+        gains, losses = looks("#pairs .t[class*=ap]"), looks("#pairs .t[class*=an]")
+        assert (gains[1], losses[1]) == ("solid", "dashed")
+        assert gains[0] != losses[0]
+        opened.page.locator("#shade-b").check()  # weights: none below zero
+        assert looks("#pairs .t.bp4")[1] == "solid"
+        assert opened.page.locator(".legend-b").is_visible()
+        assert not opened.page.locator(".legend-a").is_visible()
+
+
+def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, measured: Path) -> None:
+    with browser.open(measured, viewport={"width": 360, "height": 740}) as opened:
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_in_a_notebook_s_frame(browser: Browser, make: Make, tmp_path: Path) -> None:

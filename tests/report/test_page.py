@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import _evaluations
 from _runs import LINES, NASTY, RECIPE, Make, lines, look, nasty, step
 from grainline.errors import RunError, UserError
 from grainline.report import page as pages
@@ -104,6 +105,24 @@ def test_figures_are_those_of_the_files(make: Make) -> None:
     assert cells[cells.index("clear") + 2] == "0.600 [0.300, 0.900]"
 
 
+def test_figures_of_an_evaluation_are_computed_again(make: Make) -> None:
+    """From rows.jsonl and tokens.jsonl, by hand."""
+    run = make()
+    _evaluations.write(run)
+    html = page([run]).html
+    cells = [cell.replace("\xa0", " ") for cell in check(html).cells]
+    rows = _evaluations.rows()
+    won = sum(row["rewards/margins"] > 0 for row in rows) / len(rows)
+    assert f"{won:.3f} [0.550, 0.950]" in cells
+    assert f"{sum(row['rewards/margins'] for row in rows) / len(rows):.3f}" in cells
+    sums = [
+        sum(row[role]["policy"]) - sum(row[role]["reference"]) for role in ("chosen", "rejected") for row in rows[:1]
+    ]
+    for role, gain in zip(("chosen", "rejected"), sums, strict=True):
+        assert f"{role} · {rows[0][role]['tokens']} tokens, reward {words.signed(0.1 * gain)}" in unescape(html)
+    assert words.number(rows[0]["chosen"]["kl"][0]) == re.search(r'data-c="([^"]*)"', html)[1]  # type: ignore[index]
+
+
 def test_a_real_run(toy_run: Run) -> None:
     shown = toy_run.report()
     found = check(shown.html)
@@ -114,6 +133,23 @@ def test_a_real_run(toy_run: Run) -> None:
     assert words.number(results["num_tokens"]) in cells
     assert unescape(shown.html).count("Numbers of") >= 7
     check(toy_run.report(toy_run.folder).html)  # itself once more is itself
+
+
+def test_several_runs_on_the_same_rows(make: Make) -> None:
+    one, two = make("a"), make("b")
+    facts = _evaluations.facts()
+    facts["against"] = {"kind": "run", "name": "a"}
+    bounds = {"against/rewards/accuracies_low": 0.05, "against/rewards/accuracies_high": 0.15}
+    facts["metrics"] |= {"against/rewards/accuracies": 0.1, **bounds, "against/rewards/accuracies_p": 0.02}
+    _evaluations.write(one)
+    _evaluations.write(two, facts_json=json.dumps(facts))
+    shown = page([one, two])
+    cells = [cell.replace("\xa0", " ") for cell in check(shown.html).cells]
+    assert cells[cells.index("b less a, test") + 2] == "0.100 [0.050, 0.150], p = 0.020"
+    assert cells.count("0.875 [0.550, 0.950]") == 2
+    other = make("c")
+    _evaluations.write(other, facts_json=json.dumps(facts | {"data": {"digest": "other rows"}}))
+    assert "Measured on test" not in page([one, other]).html
 
 
 def test_several_runs(make: Make) -> None:
@@ -164,7 +200,9 @@ def test_missing_pieces(files: dict[str, str | None], make: Make) -> None:
 
 @pytest.mark.parametrize("runs", [1, 2])
 def test_hostile_text_is_only_text(runs: int, make: Make, tmp_path: Path) -> None:
-    html = page([nasty(tmp_path), *([make("b")] if runs == 2 else [])]).html
+    hostile = nasty(tmp_path)
+    _evaluations.nasty(hostile)
+    html = page([hostile, *([make("b")] if runs == 2 else [])]).html
     check(html)
     html.encode()
     assert "&lt;script&gt;" in html

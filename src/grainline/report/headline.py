@@ -57,6 +57,13 @@ def several(runs: Sequence[RunFiles]) -> Headline:
     if top[metric] == next_one[metric]:
         sentence = f"{best.name} and {second.name} have the same held-out accuracy, {words.interval(metric, top, 2)}"
         return Headline("unclear", f"{sentence}.", ["Compare their margins, or measure on harder held-out rows."])
+    if metric == "rewards/accuracies" and (row_by_row := _paired(best, second)):
+        difference, low, high = row_by_row
+        said = words.interval("x", {"x": difference, "x_low": low, "x_high": high}, 2)
+        sentence = f"On the same rows {best.name} has an accuracy that is {said} above that of {second.name}"
+        if low > 0:
+            return Headline("better", f"{sentence}.", [])
+        return Headline("unclear", f"{sentence}: too close to call.", ["More held-out rows or more seeds would tell."])
     clear = top.get(f"{metric}_low", top[metric]) > next_one.get(f"{metric}_high", next_one[metric])
     sentence = (
         f"{best.name} has the highest held-out accuracy, {words.interval(metric, top, 2)}; "
@@ -65,6 +72,18 @@ def several(runs: Sequence[RunFiles]) -> Headline:
     if clear:
         return Headline("better", f"{sentence}: the intervals do not touch.", [])
     return Headline("unclear", f"{sentence}: too close to call.", ["More held-out rows or more seeds would tell."])
+
+
+def _paired(best: RunFiles, second: RunFiles) -> tuple[float, float, float] | None:
+    """By how much ``best`` is ahead on the same rows, with bounds, where one was measured against the other."""
+    key = "against/rewards/accuracies"
+    for files, rival, sign in ((best, second, 1), (second, best, -1)):
+        for found in files.evaluations:
+            named = found.against == rival.folder.resolve().name
+            if named and {key, f"{key}_low", f"{key}_high"} <= found.metrics.keys():
+                low, high = sorted(sign * found.metrics[f"{key}_{end}"] for end in ("low", "high"))
+                return sign * found.metrics[key], low, high
+    return None
 
 
 # ----------------------------------------------------------------------------------------------------------- clauses
