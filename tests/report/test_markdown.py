@@ -6,6 +6,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+import _evaluations
 from _runs import Make, lines, look, nasty, step
 from grainline.report import markdown
 
@@ -29,6 +30,18 @@ def test_columns_stand_in_line(make: Make) -> None:
     widths = [len(line) for line in table.splitlines()]
     assert len(widths) > 3
     assert len(set(widths)) == 1
+
+
+def test_what_was_measured_later(make: Make) -> None:
+    run = make()
+    _evaluations.write(run)
+    text = markdown.text([run])
+    assert "## Measured on test: 24 rows" in text
+    assert "0.875 [0.550, 0.950]" in text
+    assert "| arc\\_easy" in text or "| arc_easy" in text
+    other = make("b")
+    _evaluations.write(other)
+    assert "## Measured on test, the same rows" in markdown.text([run, other])
 
 
 def test_reasons_are_lists(make: Make) -> None:

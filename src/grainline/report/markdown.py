@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from grainline.report import evidence, facts, headline, read, side_by_side, words
+from grainline.report import evaluated, evidence, facts, headline, read, side_by_side, words
 from grainline.report.read import RunFiles
 
 LONGEST = 2_000
@@ -27,7 +27,7 @@ def text(folders: Sequence[str | Path]) -> str:
     parts += ["\n".join(f"- {_coded(line)}" for line in said.next)] if said.next else []
     parts += [] if several else reasons(runs[0], evidence.TITLES)
     parts += [part for files in runs if (part := _warnings(files, several))]
-    parts += _compared(runs) if several else changes(runs[0])
+    parts += _compared(runs) if several else [*changes(runs[0]), *evaluations(runs[0])]
     parts += _aspects(runs)
     parts += _samples(runs)
     for files in runs:
@@ -60,12 +60,33 @@ def changes(files: RunFiles) -> list[str]:
     return parts
 
 
+def evaluations(files: RunFiles) -> list[str]:
+    """What was measured later, figure by figure and in words."""
+    parts = []
+    for found in files.evaluations:
+        about = evaluated.subtitle(found)
+        parts.append(f"## Measured on {words.inline(found.name)}" + (f": {words.inline(about)}" if about else ""))
+        for family in evaluated.families(found):
+            rows, tables = evaluated.figures(found, family), evaluated.tables(family)
+            parts += [f"### {words.inline(evaluated.title(family))}"] if rows or tables or family.notes else []
+            parts += [words.inline(note) for note in family.notes]
+            parts += [table(("figure", "measured"), [row[:2] for row in rows])] if rows else []
+            parts += [table(one.columns, one.rows) for one in tables if not one.drawn]
+    return parts
+
+
 def _compared(runs: Sequence[RunFiles]) -> list[str]:
     names = [files.name for files in runs]
     parts = [
         "## Side by side",
         table(("", *names), [(label, *values) for label, values in side_by_side.compared(runs)]),
     ]
+    for one in side_by_side.shared(runs):
+        rows = [(name, *values) for name, values in side_by_side.figures(one)]
+        title = f"## Measured on {words.inline(one.name)}, the same rows"
+        parts += [title, table(("figure", *(name for _, name, _ in one.found)), rows)]
+    if paired := side_by_side.paired(runs):
+        parts += ["## Row by row", table(("whose", "figure", "difference"), paired)]
     differ = [(key, *values) for key, values in side_by_side.differences(runs)]
     return [*parts, "## What the recipes do differently", table(("key", *names), differ)] if differ else parts
 
