@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import _evaluations
 from _runs import LINES, Make, lines, look, step
 from grainline.report import evidence, read
 
@@ -50,6 +51,38 @@ def test_where_nothing_was_measured_nothing_speaks_for_it(make: Make) -> None:
 
 def test_one_seed_is_never_called_more(make: Make) -> None:
     assert kinds(make, "one run of one seed (3)") == ["open"]
+
+
+def test_an_evaluation_adds_its_reasons(make: Make) -> None:
+    run = make()
+    _evaluations.write(run)
+    found = {one.text: one.kind for one in evidence.reasons(read.run(run))}
+    said = "accuracy by likelihood alone on test, so much above the reference's on the same pairs: 0.10 [0.05, 0.20]"
+    assert found[said] == "for"
+    assert found["perplexity of neutral text changed by 2.0 [−1.0, 4.0] % (more is worse)"] == "for"
+    assert any(kind == "open" and "nobody judged" in text for text, kind in found.items())
+    assert not any("forgotten" in text for text in found)
+
+
+def forgetting(low: float, high: float) -> dict[str, object]:
+    facts = _evaluations.facts()
+    return facts | {"metrics": {"forgetting/change": 0.1, "forgetting/change_low": low, "forgetting/change_high": high}}
+
+
+def test_what_was_forgotten_counts_by_its_interval(make: Make) -> None:
+    for name, low, high, kind in (("a", 0.01, 0.2, "against"), ("b", -0.1, 0.2, "open"), ("c", -0.1, 0.01, "for")):
+        run = make(name)
+        _evaluations.write(run, facts_json=json.dumps(forgetting(low, high)))
+        assert [one.kind for one in evidence.reasons(read.run(run)) if "perplexity" in one.text] == [kind]
+
+
+def test_another_run_on_the_same_pairs(make: Make) -> None:
+    run, facts = make(), _evaluations.facts()
+    bounds = {"against/rewards/accuracies_low": -0.2, "against/rewards/accuracies_high": -0.05}
+    facts |= {"against": {"kind": "run", "name": "old"}, "metrics": {"against/rewards/accuracies": -0.1, **bounds}}
+    _evaluations.write(run, facts_json=json.dumps(facts))
+    (one,) = (one for one in evidence.reasons(read.run(run)) if "than old" in one.text)
+    assert one.kind == "against"
 
 
 def test_warnings_speak_against_it(make: Make) -> None:

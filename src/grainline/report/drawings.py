@@ -281,4 +281,4 @@ def _range(row: Line) -> str:
     low, high = _number(row, "from"), _number(row, "to")
     if low is None or high is None:
         return f"{words.whole(low or 0)}+"
-    return f"{words.whole(low)}–{words.whole(max(low, high - 1))}"
+    return words.whole(low) if high - 1 <= low else f"{words.whole(low)}–{words.whole(high - 1)}"

@@ -55,6 +55,8 @@ def figures(found: Evaluation, family: Family) -> list[tuple[str, str, str]]:
 
 
 def _figure(name: str, family: Family) -> str:
+    if name.endswith(("rows", "prompts", "matrices")):
+        return words.whole(family.figures[name])
     p = family.figures.get(f"{name}_p")
     return words.interval(name, family.figures) + (f", p = {words.number(p)}" if p is not None else "")
 

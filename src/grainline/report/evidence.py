@@ -50,6 +50,8 @@ def reasons(files: RunFiles) -> list[Reason]:
         found.append(
             Reason("open", "what it has forgotten: nobody measured it (grainline evaluate --measure forgetting)")
         )
+    if files.evaluations and not any("generation/win_rate" in one.metrics for one in files.evaluations):
+        found.append(Reason("open", "whether its answers are better: nobody judged them; read some below"))
     found.append(
         Reason(
             "open", f"one run of one seed ({files.recipe.get('seed', 0)}): another may differ by more than its interval"
@@ -99,7 +101,7 @@ def _measured(found: Evaluation) -> Iterator[Reason]:
         (
             "against_reference/likelihood",
             0.0,
-            f"accuracy by likelihood alone, so much above the reference's on the same pairs{where}",
+            f"accuracy by likelihood alone{where}, so much above the reference's on the same pairs",
         ),
         ("generation/win_rate", 0.5, f"share of its answers that the judge prefers{where}"),
         ("against/rewards/accuracies", 0.0, f"accuracy, so much more{other}, on the same pairs of {found.name}"),

@@ -134,7 +134,11 @@ def _origin(files: RunFiles, level: str) -> list[str]:
 
 
 def _coded(line: str) -> str:
-    return "".join(f"`{words.harmless(part)}`" if code else words.inline(part) for code, part in words.pieces(line))
+    """A sentence of ours with its code as code; spaces beside code stay."""
+    spaced = (
+        ("`", words.harmless(part)) if code else ("", words.inline(f"·{part}·")) for code, part in words.pieces(line)
+    )
+    return "".join(f"{mark}{part}{mark}" if mark else part[1:-1] for mark, part in spaced)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

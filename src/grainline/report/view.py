@@ -119,7 +119,7 @@ def _chart(chart: series.Chart) -> dict[str, Any]:
     return {
         "title": chart.title,
         "note": "; ".join(filter(None, (chart.note, level))),
-        "key": [(curve.label, curve.style, True, curve.markers) for curve in chart.curves],
+        "key": [(c.label, c.style, chart.kind != "points" or not c.markers, c.markers) for c in chart.curves],
         "svg": Markup(charts.draw(chart)),
         "columns": columns,
         "rows": rows,
@@ -155,6 +155,7 @@ def _measured(number: int, found: Evaluation) -> dict[str, Any]:
                 "title": evaluated.title(family),
                 "notes": family.notes,
                 "figures": evaluated.figures(found, family),
+                "bounded": [row for row in evaluated.figures(found, family) if "[" in row[1]],
                 "charts": [*map(_chart, drawings.of(family.name, found)), *_by_aspect(family, found)],
                 "tables": evaluated.tables(family),
             }
