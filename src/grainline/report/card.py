@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from grainline.report import evidence, facts, headline, markdown, read, words
+from grainline.report.jsonl import Line
 from grainline.report.read import RunFiles, dig
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -99,7 +100,7 @@ def _model_index(files: RunFiles) -> list[dict[str, Any]]:
     """Measured figures on public data sets, as the hub's tables read them."""
     held_out = dig(files.recipe, "evaluation", "data")
     results: list[dict[str, Any]] = []
-    looks = [(dig(held_out, name), metrics) for name, metrics in facts.after(files).items()]
+    looks: list[tuple[Any, Line]] = [(dig(held_out, name), metrics) for name, metrics in facts.after(files).items()]
     looks += [(found.facts.get("data"), found.metrics) for found in files.evaluations]
     for choice, metrics in looks:
         hub = _hub_id(dig(choice, "path") or choice)

@@ -224,6 +224,11 @@ def provenance(files: RunFiles) -> dict[str, str]:
         "SHA-256 of the adapter it goes on from": dig(model, "adapter_sha256"),
         "Model's dtype": dig(model, "dtype"),
         **_digests(facts),
+        **{
+            f"Measured on {found.name}": _rows(data)
+            for found in files.evaluations
+            if isinstance(data := found.facts.get("data"), Mapping)
+        },
         "Python": dig(facts, "python"),
     }
     versions = dig(facts, "versions")
@@ -236,11 +241,11 @@ def _digests(facts: Mapping[str, Any]) -> dict[str, str]:
     parts = [(f"Data, {dig(part, 'path')}", part) for part in train] if isinstance(train, Sequence) else []
     held_out = dig(facts, "data", "evaluation")
     parts += [(f"Held out, {name}", part) for name, part in held_out.items()] if isinstance(held_out, Mapping) else []
-    return {
-        label: f"{words.number(dig(part, 'rows'))} rows, SHA-256 {dig(part, 'digest')}"
-        for label, part in parts
-        if isinstance(part, Mapping)
-    }
+    return {label: _rows(part) for label, part in parts if isinstance(part, Mapping)}
+
+
+def _rows(part: Mapping[str, Any]) -> str:
+    return f"{words.number(dig(part, 'rows'))} rows, SHA-256 {dig(part, 'digest')}"
 
 
 def digest(files: RunFiles, name: str) -> Any:

@@ -35,7 +35,7 @@ def _below_zero(key: str, found: Evaluation) -> bool:
 
 
 def _pair(line: Line) -> Pair:
-    margin = line.get("margin")
+    margin: Any = line.get("margin")
     known = isinstance(margin, (int, float)) and not isinstance(margin, bool)
     verdict = "" if not known else " (won)" if margin > 0 else " (lost)" if margin < 0 else " (tied)"
     title = f"{line.get('id', '')}: " + (f"margin {words.signed(margin)}{verdict}" if known else "one answer")
