@@ -149,7 +149,7 @@ def test_several_runs_on_the_same_rows(make: Make) -> None:
     assert cells.count("0.875 [0.550, 0.950]") == 2
     other = make("c")
     _evaluations.write(other, facts_json=json.dumps(facts | {"data": {"digest": "other rows"}}))
-    assert "Measured on test" not in page([one, other]).html
+    assert "<h2>Measured on test" not in page([one, other]).html
 
 
 def test_several_runs(make: Make) -> None:
