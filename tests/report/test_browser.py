@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 import _evaluations
+import _runs
 from _browser import Browser
 from _runs import Make, nasty
 from grainline.report import words
@@ -26,16 +27,16 @@ def browser() -> Iterator[Browser]:
         yield Browser(playwright)
 
 
-@pytest.fixture
-def measured(make: Make, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a run with an evaluation."""
-    run = make()
+    root = tmp_path_factory.mktemp("measured")
+    run = _runs.write(root)
     _evaluations.write(run)
-    return page([run]).save(tmp_path / "page.html")
+    return page([run]).save(root / "page.html")
 
 
-@pytest.mark.parametrize("runs", [1, 2])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "runs"), [("light", 1), ("dark", 2)])
 def test_it_opens_from_the_disk_without_a_complaint(
     scheme: str, runs: int, browser: Browser, make: Make, tmp_path: Path
 ) -> None:
@@ -98,9 +99,8 @@ def test_what_gets_past_the_escaping_can_neither_act_nor_load(
     assert {"/a.png", "/frame", "/a.css", "/a.js"} <= set(asked)  # so the listener would have heard
 
 
-def test_values_are_read_off_a_curve(browser: Browser, make: Make, tmp_path: Path) -> None:
-    file = page([make()]).save(tmp_path / "page.html")
-    with browser.open(file) as opened:
+def test_values_are_read_off_a_curve(browser: Browser, measured: Path) -> None:
+    with browser.open(measured) as opened:
         figure = opened.page.locator("figure", has_text="share of pairs won")
         drawing, said = figure.locator("svg[role=img]"), figure.locator(".readout")
         drawing.scroll_into_view_if_needed()
@@ -181,9 +181,9 @@ def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, measured: Pa
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_in_a_notebook_s_frame(browser: Browser, make: Make, tmp_path: Path) -> None:
+def test_in_a_notebook_s_frame(browser: Browser, measured: Path, tmp_path: Path) -> None:
     """The frame has no origin: its script works, and reaches nothing of the notebook."""
-    frame = page([make()])._repr_html_()
+    frame = Page(measured.read_text(encoding="utf-8"), "first")._repr_html_()
     notebook = tmp_path / "notebook.html"
     notebook.write_text(f"<!DOCTYPE html><title>n</title><body>{frame}", encoding="utf-8")
     with browser.open(notebook) as opened:

@@ -195,7 +195,8 @@ def overlaid(found: Sequence[tuple[int, str, Evaluation]]) -> list[Chart]:
             first = each[0][2]
             curves = [chart.curves[0]._replace(label=name, style=style) for style, name, chart in alike]
             whose = f"{first.curves[0].label} answers" if first.curves[0].label in ("chosen", "desirable") else ""
-            note = "; ".join(filter(None, (first.note.partition(";")[0] if draw is not few_pairs else "", whose)))
+            about = "share of the whole margin" if draw is few_pairs else first.note.partition(";")[0]
+            note = "; ".join(filter(None, (about, whose)))
             charts.append(first._replace(curves=curves, note=note))
     return charts
 

@@ -69,7 +69,9 @@ def shared(several: Sequence[RunFiles]) -> list[Shared]:
 
 def figures(one: Shared) -> list[tuple[str, list[str]]]:
     """Each figure, a value for each run."""
-    names = facts.ordered(name for *_, found in one.found for name in found.metrics)
+    names = facts.ordered(
+        name for *_, found in one.found for name in found.metrics if name.partition("/")[0] != "against"
+    )
     return [(name, [words.interval(name, found.metrics) for *_, found in one.found]) for name in names]
 
 

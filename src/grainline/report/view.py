@@ -165,11 +165,13 @@ def _measured(number: int, found: Evaluation) -> dict[str, Any]:
 
 
 def _shared(number: int, one: side_by_side.Shared) -> dict[str, Any]:
+    rows = [(name, *values) for name, values in side_by_side.figures(one)]
     return {
         "id": f"shared-{number}",
         "name": one.name,
         "columns": ["figure", *(name for _, name, _ in one.found)],
-        "rows": [(name, *values) for name, values in side_by_side.figures(one)],
+        "rows": rows,
+        "bounded": [row for row in rows if any("[" in value for value in row[1:])],
         "missing": one.missing,
         "charts": [_chart(chart) for chart in drawings.overlaid(one.found)],
     }
