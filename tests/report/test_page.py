@@ -224,6 +224,20 @@ def test_long_runs_stay_small(make: Make) -> None:
     check(page([make(metrics_jsonl=lines(log))]).html)
 
 
+def test_a_large_evaluation_stays_below_five_megabytes(make: Make) -> None:
+    run, row = make(), _evaluations.tokens(_evaluations.rows()[0])
+    for answer in row["answers"]:
+        for key, value in answer.items():
+            if isinstance(value, list) and key != "segments":
+                answer[key] = (value * 200)[:1000]
+    _evaluations.write(run, tokens_jsonl=lines([row] * 40), rows_jsonl=lines(_evaluations.rows() * 200))
+    html = page([run]).html
+    only_its_own(html)
+    assert 1_000_000 < len(html.encode()) < 5_000_000
+    assert "600 more tokens are not shown" in html
+    assert "28 more pairs are in" in html
+
+
 def test_it_can_be_read_in_the_dark_on_paper_and_by_keyboard(make: Make) -> None:
     html = page([make()]).html
     assert "prefers-color-scheme: dark" in html
@@ -250,12 +264,18 @@ def contrast(one: str, two: str) -> float:
 def test_colours_can_be_told_from_the_ground(mode: int) -> None:
     css = (Path(pages.__file__).parent / "templates" / "style.css").read_text()
     block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[mode]
-    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     for ground in ("paper", "card"):
         for name in ("ink", "soft", "link", "good", "bad", "unsure"):
             assert contrast(found[name], found[ground]) >= 4.5, (name, ground)
         for i in range(6):
             assert contrast(found[f"c{i}"], found[ground]) >= 3, (i, ground)
+    for sign in "pn":
+        shades = [found[f"{sign}{step}"] for step in range(1, 5)]
+        assert all(contrast(found["ink"], shade) >= 4.5 for shade in shades), sign
+        ladder = [contrast(found["card"], shade) for shade in shades]
+        assert ladder == sorted(ladder)  # farther from the ground, farther from zero
+        assert contrast(found[f"{sign}-line"], found["card"]) >= 3
 
 
 def test_in_a_notebook_and_in_a_file(make: Make, tmp_path: Path) -> None:
