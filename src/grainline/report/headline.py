@@ -12,12 +12,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from grainline.report import facts, words
+from grainline.report.evidence import GAP, SLIGHT
 from grainline.report.read import Line, RunFiles
-
-SLIGHT = 0.005
-"""Nats a token that are called no change."""
-GAP = 0.1
-"""By how much training accuracy may stand above the held-out interval."""
 
 
 class Headline(NamedTuple):

@@ -79,10 +79,10 @@ def _reasons(files: RunFiles) -> list[tuple[str, str, list[str]]]:
 def _sections(shown: dict[str, Any]) -> list[tuple[str, str]]:
     changed = "Side by side" if shown["compared"] else "Before and after" if shown["changes"] else ""
     named = [("warnings", "Warnings" if shown["warned"] else ""), ("change", changed), ("curves", "Learning curves")]
+    named += [("aspects", "Aspects" if shown["aspects"] else "")]
     named += [(one["id"], f"Measured on {one['name']}") for one in (*shown["measured"], *shown["shared"])]
     named += [
         ("pairs", "Pairs" if shown["heat"] else ""),
-        ("aspects", "Aspects" if shown["aspects"] else ""),
         ("samples", "Samples"),
         ("cost", "" if shown["several"] else "Cost"),
     ]
