@@ -35,6 +35,13 @@ def test_a_loss_speaks_against_it(make: Make) -> None:
     assert kinds(make, "held-out accuracy", "less likely", "in training", **files) == ["against"] * 3
 
 
+def test_without_a_look_before_training_nothing_is_claimed(make: Make) -> None:
+    run = make(metrics_jsonl=lines(map(step, range(1, 31))), results_json='{"step": 30}')
+    _evaluations.write(run)
+    (one,) = (one for one in evidence.reasons(read.run(run)) if "held-out accuracy" in one.text)
+    assert one == ("open", "held-out accuracy 0.88 [0.55, 0.95]: before training nobody looked")
+
+
 def test_few_pairs_are_said(make: Make) -> None:
     wide = look(30, 0.8, **{"rewards/accuracies_low": 0.6, "rewards/accuracies_high": 0.95})
     assert kinds(make, "0.35 wide", **after(wide)) == ["open"]

@@ -37,9 +37,8 @@ def reasons(files: RunFiles) -> list[Reason]:
     """All reasons, those of a kind in the order of their weight."""
     _, old, new = facts.held_out(files)
     if any("against_reference/likelihood" in evaluation.metrics for evaluation in files.evaluations):
-        new = {
-            key: value for key, value in new.items() if not key.startswith("likelihood/")
-        }  # the paired one says more
+        # Row by row it says more.
+        new = {key: value for key, value in new.items() if not key.startswith("likelihood/")}
     found = [*_accuracy(old, new), *_likelihood(old, new), *_fit(files, new)]
     for evaluation in files.evaluations:
         found += _measured(evaluation)
@@ -67,11 +66,12 @@ def _accuracy(old: Line, new: Line) -> Iterator[Reason]:
     ):
         if metric not in new:
             continue
-        start = old.get(metric, 0.5)
         low, high = (new.get(f"{metric}_{end}", new[metric]) for end in ("low", "high"))
-        kind: Kind = "for" if low > start else "against" if high < start else "open"
-        said = f"{name} {words.interval(metric, new, 2)}, {words.number(start, 2)} before"
-        yield Reason(kind, said)
+        if metric in old:
+            kind: Kind = "for" if low > old[metric] else "against" if high < old[metric] else "open"
+            yield Reason(kind, f"{name} {words.interval(metric, new, 2)}, {words.number(old[metric], 2)} before")
+        else:
+            yield Reason("open", f"{name} {words.interval(metric, new, 2)}: before training nobody looked")
         if metric == "rewards/accuracies" and low == high == 1.0 and new.get("rows"):
             # The bootstrap cannot see what no row shows; the rule of three bounds it (Hanley and Lippman-Hand 1983).
             rest = words.number(min(1.0, 3 / new["rows"]), 2)

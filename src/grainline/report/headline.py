@@ -17,7 +17,7 @@ from grainline.report.read import Line, RunFiles
 
 
 class Headline(NamedTuple):
-    verdict: str  # "better", "worse", "unclear", "not measured"
+    verdict: str  # "better", "worse", "unclear", "not compared" (with before training), "not measured"
     sentence: str
     next: list[str]
 
@@ -86,11 +86,15 @@ def _paired(best: RunFiles, second: RunFiles) -> tuple[float, float, float] | No
 
 
 def _accuracy(metric: str, old: Line, new: Line, name: str) -> tuple[str, str]:
-    now, start = new[metric], old.get(metric, 0.5)
+    now = new[metric]
     low, high = new.get(f"{metric}_low", now), new.get(f"{metric}_high", now)
     shown = words.interval(metric, new, 2)
     where = f" on {words.whole(new['rows'])} pairs of {name}" if "rows" in new else f" on {name}"
     what = "held-out accuracy" if metric == "rewards/accuracies" else "held-out accuracy by likelihood"
+    if metric not in old:  # without a reference a reward is no tie before training, so chance would prove nothing
+        side = "above" if low > 0.5 else "below" if high < 0.5 else "not clearly off"
+        return "not compared", f"{what} is {shown}{where}, {side} chance; before training it was not measured"
+    start = old[metric]
     if low > start:
         return "better", f"{what} rose from {words.number(start, 2)} to {shown}{where}"
     if high < start:
