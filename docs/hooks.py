@@ -49,6 +49,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Mend the links of a page that stands in the repository, and add a method's options."""
     place = page.file.src_uri
+    if place == "index.md":
+        page.meta["hide"] = ["navigation"]  # it would hold this page alone; terminals' output wants the room
     path = next((path for path in SOURCES if place_of(path) == place), f"docs/{place}")
     if not (ROOT / path).is_file():
         return markdown

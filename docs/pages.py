@@ -61,6 +61,11 @@ def code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+def plain(text: str) -> str:
+    """A sentence as it is: a product's star emphasises nothing."""
+    return text.replace("*", r"\*")
+
+
 def links(text: str) -> str:
     """Papers by their number become links."""
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
@@ -111,7 +116,7 @@ def _presets(names: list[str]) -> str:
     for name in names:
         found = _rooms.summary("presets", name)
         sets = ", ".join(code(choice) for choice in found["sets"])
-        rows.append((code(name), f"{preset.presets()[name].about} {links(found['paper'])}.", sets))
+        rows.append((code(name), f"{plain(preset.presets()[name].about)} {links(found['paper'])}.", sets))
     return table(("name", "what it is, and whose", "what it sets"), rows)
 
 

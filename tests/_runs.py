@@ -87,7 +87,7 @@ def write(root: Path, name: str = "first", /, **files: Any) -> Path:
     found: dict[str, Any] = {
         "recipe.yaml": RECIPE,
         "metrics.jsonl": lines(LINES),
-        "results.json": json.dumps(step(30) | look(30, 0.8)),
+        "results.json": json.dumps(step(30) | look(30, 0.8) | {"peak_memory": 1.25e9}),
         "provenance.json": json.dumps(
             {
                 "time": "2026-01-02T03:04:05Z",
@@ -135,5 +135,4 @@ def nasty(root: Path, name: str = "first") -> Path:
         samples_jsonl=lines([sample, {"prompt": NASTY, "policy": NASTY}]),
         warnings_jsonl=lines([{"seen": NASTY, "instead": NASTY, "step": NASTY, "kind": NASTY}]),
         provenance_json=json.dumps({"time": NASTY, "versions": {NASTY: NASTY}, "machine": {"processor": NASTY}}),
-        evaluation__later_json=json.dumps({"metrics": {NASTY: 1.0}}),
     )

@@ -199,6 +199,7 @@ def test_every_verb_preset_and_key_is_there(site: Path) -> None:
     verbs, listed, keys = (words(site / f"{page}.html") for page in ("reference/cli", "presets", "reference/recipe"))
     assert all(f"Usage: grainline {verb}" in verbs for verb in cli.verbs())
     assert all(name in listed for name in presets())
+    assert all(" ".join(one.about.split()) in listed for one in presets().values())  # a star in it is a star
     for spec in (recipe.Recipe, recipe.ModelChoice, recipe.DataChoice, recipe.EvaluationChoice, recipe.HeldOutChoice):
         assert all(re.search(rf"\b{field.name}\b", keys) for field in dataclasses.fields(spec))
     assert "evaluation.data.split" in keys

@@ -138,7 +138,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "coupling": CURRENCY | {"forward", "reduction"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"budget", "report", "assessment"},
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "budget", "footprint", "report"},
     "budget": CURRENCY | CHOICES | {"data", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},

@@ -57,6 +57,7 @@ def test_a_run_is_a_folder(toy_run: Run, toy: Toy) -> None:
     }  # fmt: skip
     assert [path.name for path in (toy_run.folder / "checkpoints").iterdir()] == ["step-000020"]
     assert repr(toy_run) == f"Run({str(toy_run.folder)!r})"
+    assert "eld-out accuracy" in toy_run._repr_html_()
     assert toy_run.finished
 
 
@@ -120,6 +121,7 @@ def test_it_learns(toy_run: Run) -> None:
 def test_results_are_those_of_the_adapter(toy_run: Run) -> None:
     found = toy_run.summary()
     assert found["step"] == 20
+    assert 10**7 < found.pop("peak_memory") < 10**11
     assert found == {k: v for line in toy_run.metrics if line["step"] == 20 for k, v in line.items()}
 
 

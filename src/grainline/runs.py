@@ -23,7 +23,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from grainline import adapter_files, atomic, budget, checkpoint, claim, export, models, provenance, rooms
+from grainline import adapter_files, atomic, budget, checkpoint, claim, export, footprint, models, provenance, rooms
 from grainline import recipe as recipes
 from grainline.assessment.bench import Measured
 from grainline.assessment.facts import assess, named
@@ -37,7 +37,7 @@ from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare
 from grainline.progress import ShowProgress, say
 from grainline.recipe import Recipe
-from grainline.report import read
+from grainline.report import notebook, read
 from grainline.report.card import card
 from grainline.report.page import Page, page
 from grainline.trainer import Outcome, Plan, fit, schedule
@@ -108,6 +108,7 @@ def run(
     accelerator = accelerator_for(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
     set_seed(recipe.seed)
+    footprint.forget_peak(accelerator.device)
 
     tokenizer = models.load_tokenizer(recipe.model)
     prepared = prepare(recipe, tokenizer, quiet=quiet)
@@ -221,6 +222,10 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, what next, choices and cost."""
+        return notebook.card(self.folder)
+
     @property
     def recipe(self) -> Recipe:
         return recipes.load(self.folder / "recipe.yaml")
@@ -239,7 +244,8 @@ class Run:
         return self.folder / "adapter"
 
     def summary(self) -> dict[str, Any]:
-        """What is true of the adapter: its step, and the training and held-out metrics of that step."""
+        """What is true of the adapter: its step, the training and held-out metrics of that step, and ``peak_memory``,
+        the most bytes that the run held (of the GPU's memory, or else as a process; a resumed run's last stretch)."""
         if not self.finished:
             raise RunError("the run is not finished.", where=str(self.folder), instead="Resume it.")
         return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
@@ -351,7 +357,7 @@ def _finish(
         )
     step = int(outcome.best.name.removeprefix("step-")) if outcome.best else outcome.step
     found = {k: v for line in Run(folder).metrics if line["step"] == step for k, v in line.items()}
-    provenance.write(folder / "results.json", found)
+    provenance.write(folder / "results.json", found | {"peak_memory": footprint.peak(accelerator.device)})
     prompts = {example.prompt: example for example in next(iter(prepared.held_out.values()), [])}
     few = list(prompts.values())[: recipe.evaluation.samples]
     if few:

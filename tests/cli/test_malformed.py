@@ -223,7 +223,7 @@ DAMAGED_RUN: dict[str, tuple[str, str, list[str]]] = {
     "metrics of another form": ("metrics.jsonl", '[1]\n{"step": 1}\n', ["replay", "report"]),
     "metrics without steps": ("metrics.jsonl", '{"loss": 1}\n', ["replay", "report"]),
     "results of another form": ("results.json", '"x"', ["report"]),
-    "an evaluation cut short": ("evaluation-x.json", "{", ["report"]),
+    "an evaluation cut short": ("evaluation/x/facts.json", "{", ["report"]),
     "provenance of another form": ("provenance.json", "[]", ["replay", "report"]),
     "weights overwritten": ("adapter/adapter_model.safetensors", "x", ["evaluate", "export", "chat"]),
     "configuration overwritten": ("adapter/adapter_config.json", "[]", ["evaluate", "export", "chat"]),
@@ -236,6 +236,7 @@ MORE = {"evaluate": ["--data", "D"], "export": ["--to", "X"], "chat": ["--prompt
 def test_a_damaged_run(case: str, toy: Any, toy_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, content, verbs = DAMAGED_RUN[case]
     run = shutil.copytree(toy_run.folder, tmp_path / "run")
+    (run / file).parent.mkdir(parents=True, exist_ok=True)
     (run / file).write_text(content)
     places = {"D": toy.held_out, "X": str(tmp_path / "X")}
     for verb in verbs:

@@ -103,7 +103,7 @@ def test_what_is_chosen_goes_by_the_work(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose(2_000_000, 1024, 1_000) == "exact"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choose(3_000_000, 1024, None) == "exact"
-    with pytest.raises(ModelError, match=r"hnswlib is not installed.*grainline\[select\]"):
+    with pytest.raises(ModelError, match=r"hnswlib is not installed.*grainline\[neighbours\]"):
         Graph(8)
 
 

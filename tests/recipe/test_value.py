@@ -53,6 +53,6 @@ def test_every_key_says_what_it_is() -> None:
 
 
 def test_reasons_are_given_for_keys_that_exist() -> None:
-    known = files._leaves(recipe.as_dict(Recipe(**LEAST)))
+    known = files.leaves(recipe.as_dict(Recipe(**LEAST)))
     for key in recipe.MAY_CHANGE:
         assert any(name == key or name.startswith(f"{key}.") for name in known)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
+import _evaluations
 from _runs import NASTY, RECIPE, Make, nasty
 from grainline.errors import RunError
 from grainline.report.card import card
@@ -24,8 +25,23 @@ def test_the_hub_reads_it(make: Make) -> None:
     assert found.data.pipeline_tag == "text-generation"
     assert found.data.tags == ["grainline", "dpo", "sft", "lora"]
     assert found.data.license is None
-    (result,) = found.data.eval_results
-    assert (result.dataset_type, result.dataset_split, result.metric_value) == ("org/held-out", "test", 0.8)
+    accuracy, margin = found.data.eval_results
+    assert (accuracy.dataset_type, accuracy.dataset_split, accuracy.metric_value) == ("org/held-out", "test", 0.8)
+    assert (margin.metric_type, margin.metric_value) == ("margin", 4 * (0.8 - 0.5))
+
+
+def test_what_was_measured_later_is_in_the_index_and_below(make: Make) -> None:
+    run = make(metrics_jsonl=None, results_json='{"step": 30}')
+    _evaluations.write(run)
+    _evaluations.write(run, "private", facts_json=json.dumps(_evaluations.facts() | {"data": {"path": "mine.jsonl"}}))
+    found = ModelCard(card(run))
+    results = {(result.dataset_type, result.metric_name): result.metric_value for result in found.data.eval_results}
+    margins = [row["rewards/margins"] for row in _evaluations.rows()]
+    assert results["org/held-out", "Accuracy of implied rewards"] == sum(m > 0 for m in margins) / len(margins)
+    assert {dataset for dataset, _ in results} == {"org/held-out"}
+    assert "0.875 [0.550, 0.950]" in found.text
+    assert "#### What was forgotten" in found.text
+    assert all(isinstance(result, EvalResult) and result.task_type for result in found.data.eval_results)
 
 
 def test_people_read_it(make: Make) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import re
 import xml.etree.ElementTree as ElementTree
-from typing import Any
 
 import pytest
 
 from _runs import NASTY
-from grainline.errors import UserError
 from grainline.report import charts
 from grainline.report.facts import Aspect
 from grainline.report.series import Chart, Curve, Point
@@ -29,7 +26,7 @@ def test_nothing_from_outside_and_only_the_page_s_colours() -> None:
 
 def test_points_stand_where_they_belong() -> None:
     svg = charts.draw(Chart("x", "X", "", [LINE], span=(0.0, 1.0)))
-    path = next(d for d in re.findall(r'd="([^"]*)" clip-path[^>]*stroke: var\(--c0\)', svg))
+    path = next(d for d in re.findall(r'd="([^"]*)" clip-path[^>]*stroke="var\(--c0\)"', svg))
     (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, p)) for p in re.findall(r"[ML] (\S+) (\S+)", path)]
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.03)
     assert (y2 - y0) / (y1 - y0) == pytest.approx(0.5, abs=1e-3)
@@ -62,14 +59,18 @@ def test_styles_differ_in_more_than_colour() -> None:
     assert len(told) == charts.COLOURS == len(charts.MARKERS)
 
 
-def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(UserError, match=r"matplotlib, which is not installed.*pip install 'grainline\[report\]'"):
-        charts.draw(Chart("x", "X", "", [LINE]))
+def test_a_cloud_and_bars() -> None:
+    cloud = Curve("pairs", 0, [Point(-1, 0.5), Point(2, -0.5)], markers=True)
+    svg = charts.draw(Chart("c", "C", "", [cloud], kind="points", x="tokens", y="nats"))
+    assert 'data-kind="points"' in svg
+    assert "2 points; tokens against nats." in svg
+    assert svg.count("<use ") == 2
+    bars = [Curve("a", 0, [Point(0, 1.0, 0.5, 1.5), Point(1, -2.0, -3.0, -1.0)]), Curve("b", 1, [Point(0, 3.0)])]
+    svg = charts.draw(Chart("b", "B", "", bars, kind="bars", x="tenth"))
+    heights = [
+        max(ys) - min(ys)
+        for d in re.findall(r'd="([^"]*)" clip-path[^>]*fill="var\(--c\d\)"', svg)
+        if (ys := [float(y) for _, y in re.findall(r"[ML] (\S+) (\S+)", d)])
+    ]
+    assert heights[1] / heights[0] == pytest.approx(2, abs=0.01)
+    assert heights[2] / heights[0] == pytest.approx(3, abs=0.01)

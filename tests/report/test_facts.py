@@ -50,6 +50,7 @@ def test_cost(make: Make) -> None:
         "Tokens a second": "50",  # 3,000 tokens in 60 s
         "Tokens": "3,000",
         "Rows": "240",
+        "Most memory held, by the process": "1.2 GB",
         "Trainable parameters": "4,096",
         "Size of the weights": "1.5 kB",
     }

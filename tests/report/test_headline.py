@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import _evaluations
 from _runs import RECIPE, Make, lines, look, step
 from grainline.report import headline, read
 
@@ -69,6 +70,29 @@ def test_labelled_rows(make: Make) -> None:
 def test_warnings_come_first(make: Make) -> None:
     found = said(make, look(30, 0.8), warnings_jsonl='{"seen": "Odd.", "instead": "Look.", "step": 3}\n')
     assert found.next[0] == "Read the warnings first: there are 1."
+
+
+def test_what_was_measured_later_is_a_verdict_too(make: Make) -> None:
+    run = make(metrics_jsonl=lines(map(step, range(1, 31))), results_json='{"step": 30}')
+    _evaluations.write(run)
+    found = headline.one(read.run(run))
+    assert found.verdict == "not compared"
+    assert found.sentence == (
+        "Held-out accuracy is 0.88 [0.55, 0.95] on 24 pairs of test, above chance; before training it was not measured."
+    )
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.02, "better"), (-0.02, "unclear")])
+def test_row_by_row_two_runs_that_look_alike_may_differ(low: float, verdict: str, make: Make) -> None:
+    """Intervals that touch say less than differences on the same rows."""
+    facts = _evaluations.facts() | {"against": {"kind": "run", "name": "a"}}
+    bounds = {"against/rewards/accuracies_low": low, "against/rewards/accuracies_high": 0.08}
+    facts["metrics"] = {"against/rewards/accuracies": 0.05, **bounds}
+    one, two = make("a"), make("b", results_json=json.dumps(look(30, 0.85)))
+    _evaluations.write(two, facts_json=json.dumps(facts))
+    found = headline.several(read.runs([one, two]))
+    assert found.verdict == verdict
+    assert found.sentence.startswith(f"On the same rows b has an accuracy that is 0.05 [{low:.2f}".replace("-", "−"))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+import _evaluations
 from _runs import Make, lines, look, nasty, step
 from grainline.report import markdown
 
@@ -26,9 +26,28 @@ def test_figures_are_those_of_the_files(make: Make) -> None:
 
 
 def test_columns_stand_in_line(make: Make) -> None:
-    widths = [len(line) for line in markdown.text([make()]).split("\n\n")[4].splitlines()]
+    table = next(part for part in markdown.text([make()]).split("\n\n") if part.startswith("| metric"))
+    widths = [len(line) for line in table.splitlines()]
     assert len(widths) > 3
     assert len(set(widths)) == 1
+
+
+def test_what_was_measured_later(make: Make) -> None:
+    run = make()
+    _evaluations.write(run)
+    text = markdown.text([run])
+    assert "## Measured on test: 24 rows" in text
+    assert "0.875 [0.550, 0.950]" in text
+    assert "| arc\\_easy" in text or "| arc_easy" in text
+    other = make("b")
+    _evaluations.write(other)
+    assert "## Measured on test, the same rows" in markdown.text([run, other])
+
+
+def test_reasons_are_lists(make: Make) -> None:
+    text = markdown.text([make()])
+    assert "Speaks for it:\n\n- Held-out accuracy 0.80" in text
+    assert "Not known:\n\n- What it has forgotten" in text
 
 
 def test_several_and_missing_pieces(make: Make) -> None:
@@ -38,8 +57,6 @@ def test_several_and_missing_pieces(make: Make) -> None:
     unmeasured = make("c", metrics_jsonl=lines(map(step, range(1, 4))), results_json='{"step": 3}')
     for folder in (bare, unmeasured):
         assert markdown.text([folder]).startswith("# ")
-    later = json.dumps({"metrics": {"rewards/accuracies": 0.625}})
-    assert "0.625" in markdown.text([make("d", evaluation__hard_json=later)])
 
 
 def test_a_set_measured_only_afterwards_has_no_before(make: Make) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import _evaluations
 from _runs import LINES, NASTY, RECIPE, Make, lines, look, nasty, step
 from grainline.errors import RunError, UserError
 from grainline.report import page as pages
-from grainline.report import words
+from grainline.report import view, words
 from grainline.report.page import page
 
 if TYPE_CHECKING:
@@ -59,9 +62,11 @@ class Reader(HTMLParser):
 def check(html: str) -> Reader:
     """What must be true of every page."""
     found = Reader(html)
-    assert not found.tags & {"script", "iframe", "img", "object", "embed", "link", "form"}
+    assert not found.tags & {"iframe", "img", "object", "embed", "link", "form"}
+    only_its_own(html)
     for tag, name, value in found.attributes:
         assert not name.startswith("on"), (tag, name)
+        assert name != "style", (tag, value)
         if name in ("src", "href", "action", "srcset", "data"):
             assert value.startswith("#"), (tag, name, value)
     assert not re.search(r"url\((?!#)|@import", html)
@@ -71,6 +76,20 @@ def check(html: str) -> Reader:
     assert targets <= set(ids)
     assert len(html.encode()) < 1_000_000
     return found
+
+
+def only_its_own(html: str) -> None:
+    """One script and one style, and the policy, which comes before both, allows these alone."""
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    allowed = dict(part.split(" ", 1) for part in policy[1].split("; "))
+    assert allowed.pop("default-src") == allowed.pop("base-uri") == allowed.pop("form-action") == "'none'"
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert allowed.pop(f"{tag}-src") == f"'sha256-{digest}'"
+        assert policy.end() < html.index(f"<{tag}")
+    assert not allowed
 
 
 def test_figures_are_those_of_the_files(make: Make) -> None:
@@ -86,6 +105,24 @@ def test_figures_are_those_of_the_files(make: Make) -> None:
     assert cells[cells.index("clear") + 2] == "0.600 [0.300, 0.900]"
 
 
+def test_figures_of_an_evaluation_are_computed_again(make: Make) -> None:
+    """From rows.jsonl and tokens.jsonl, by hand."""
+    run = make()
+    _evaluations.write(run)
+    html = page([run]).html
+    cells = [cell.replace("\xa0", " ") for cell in check(html).cells]
+    rows = _evaluations.rows()
+    won = sum(row["rewards/margins"] > 0 for row in rows) / len(rows)
+    assert f"{won:.3f} [0.550, 0.950]" in cells
+    assert f"{sum(row['rewards/margins'] for row in rows) / len(rows):.3f}" in cells
+    sums = [
+        sum(row[role]["policy"]) - sum(row[role]["reference"]) for role in ("chosen", "rejected") for row in rows[:1]
+    ]
+    for role, gain in zip(("chosen", "rejected"), sums, strict=True):
+        assert f"{role} · {rows[0][role]['tokens']} tokens, reward {words.signed(0.1 * gain)}" in unescape(html)
+    assert words.number(rows[0]["chosen"]["kl"][0]) == re.search(r'data-c="([^"]*)"', html)[1]  # type: ignore[index]
+
+
 def test_a_real_run(toy_run: Run) -> None:
     shown = toy_run.report()
     found = check(shown.html)
@@ -96,6 +133,23 @@ def test_a_real_run(toy_run: Run) -> None:
     assert words.number(results["num_tokens"]) in cells
     assert unescape(shown.html).count("Numbers of") >= 7
     check(toy_run.report(toy_run.folder).html)  # itself once more is itself
+
+
+def test_several_runs_on_the_same_rows(make: Make) -> None:
+    one, two = make("a"), make("b")
+    facts = _evaluations.facts()
+    facts["against"] = {"kind": "run", "name": "a"}
+    bounds = {"against/rewards/accuracies_low": 0.05, "against/rewards/accuracies_high": 0.15}
+    facts["metrics"] |= {"against/rewards/accuracies": 0.1, **bounds, "against/rewards/accuracies_p": 0.02}
+    _evaluations.write(one)
+    _evaluations.write(two, facts_json=json.dumps(facts))
+    shown = page([one, two])
+    cells = [cell.replace("\xa0", " ") for cell in check(shown.html).cells]
+    assert cells[cells.index("b less a, test") + 2] == "0.100 [0.050, 0.150], p = 0.020"
+    assert cells.count("0.875 [0.550, 0.950]") == 4  # among those with an interval, and among all
+    other = make("c")
+    _evaluations.write(other, facts_json=json.dumps(facts | {"data": {"digest": "other rows"}}))
+    assert "<h2>Measured on test" not in page([one, other]).html
 
 
 def test_several_runs(make: Make) -> None:
@@ -146,14 +200,15 @@ def test_missing_pieces(files: dict[str, str | None], make: Make) -> None:
 
 @pytest.mark.parametrize("runs", [1, 2])
 def test_hostile_text_is_only_text(runs: int, make: Make, tmp_path: Path) -> None:
-    html = page([nasty(tmp_path), *([make("b")] if runs == 2 else [])]).html
+    hostile = nasty(tmp_path)
+    _evaluations.nasty(hostile)
+    html = page([hostile, *([make("b")] if runs == 2 else [])]).html
     check(html)
     html.encode()
-    assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert not set(html) & {*map(chr, range(9)), "\x1b", "\u202e", "\u202c", "\x7f"}
     assert "⟨U+202E⟩" in html
-    assert f"({100_000 + len(NASTY) - pages.LONGEST:,} more characters)" in html
+    assert f"({100_000 + len(NASTY) - view.LONGEST:,} more characters)" in html
     assert "{{ 7*7 }}" in html
 
 
@@ -167,6 +222,20 @@ def test_a_hostile_folder(make: Make) -> None:
 def test_long_runs_stay_small(make: Make) -> None:
     log = [look(0, 0.5), *map(step, range(1, 20_001)), look(20_000, 0.8)]
     check(page([make(metrics_jsonl=lines(log))]).html)
+
+
+def test_a_large_evaluation_stays_below_five_megabytes(make: Make) -> None:
+    run, row = make(), _evaluations.tokens(_evaluations.rows()[0])
+    for answer in row["answers"]:
+        for key, value in answer.items():
+            if isinstance(value, list) and key != "segments":
+                answer[key] = (value * 200)[:1000]
+    _evaluations.write(run, tokens_jsonl=lines([row] * 40), rows_jsonl=lines(_evaluations.rows() * 200))
+    html = page([run]).html
+    only_its_own(html)
+    assert 1_000_000 < len(html.encode()) < 5_000_000
+    assert "600 more tokens are not shown" in html
+    assert "28 more pairs are in" in html
 
 
 def test_it_can_be_read_in_the_dark_on_paper_and_by_keyboard(make: Make) -> None:
@@ -195,18 +264,24 @@ def contrast(one: str, two: str) -> float:
 def test_colours_can_be_told_from_the_ground(mode: int) -> None:
     css = (Path(pages.__file__).parent / "templates" / "style.css").read_text()
     block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[mode]
-    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     for ground in ("paper", "card"):
         for name in ("ink", "soft", "link", "good", "bad", "unsure"):
             assert contrast(found[name], found[ground]) >= 4.5, (name, ground)
         for i in range(6):
             assert contrast(found[f"c{i}"], found[ground]) >= 3, (i, ground)
+    for sign in "pn":
+        shades = [found[f"{sign}{step}"] for step in range(1, 5)]
+        assert all(contrast(found["ink"], shade) >= 4.5 for shade in shades), sign
+        ladder = [contrast(found["card"], shade) for shade in shades]
+        assert ladder == sorted(ladder)  # farther from the ground, farther from zero
+        assert contrast(found[f"{sign}-line"], found["card"]) >= 3
 
 
 def test_in_a_notebook_and_in_a_file(make: Make, tmp_path: Path) -> None:
     made = page([make()])
     frame = made._repr_html_()
-    assert frame.startswith("<iframe sandbox ")
+    assert frame.startswith('<iframe sandbox="allow-scripts" ')
     assert unescape(re.search(r'srcdoc="([^"]*)"', frame)[1]) == made.html  # type: ignore[index]
     assert made.save(tmp_path / "p.html").read_text(encoding="utf-8") == str(made)
     assert re.fullmatch(r"Page\('first', \d+\.\d kB\)", repr(made))

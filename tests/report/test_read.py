@@ -12,9 +12,9 @@ from grainline.report import read
 
 
 def test_a_whole_run(make: Make) -> None:
-    files = read.run(make(evaluation__hard_json='{"data": {}, "metrics": {"rewards/accuracies": 0.5}, "rows": []}'))
+    files = read.run(make())
     assert (files.name, len(files.steps), [line["step"] for line in files.looks]) == ("first", 30, [0, 15, 30])
-    assert files.later == {"hard": {"rewards/accuracies": 0.5}}
+    assert files.evaluations == []
     assert files.weights == 1500
 
 
@@ -48,7 +48,6 @@ def test_a_last_line_cut_short_is_passed_over(make: Make) -> None:
         ("samples.jsonl", '{"prompt": "a"}\n', "samples.jsonl:1: there is no policy"),
         ("samples.jsonl", '{"policy": 3}\n', "samples.jsonl:1: policy is not text"),
         ("warnings.jsonl", '{"seen": "a"}\n', "warnings.jsonl:1: instead is not text"),
-        ("evaluation-x.json", '{"metrics": 3}', "evaluation-x.json: there are no metrics"),
     ],
 )
 def test_a_damaged_file_is_named(file: str, text: str, said: str, make: Make) -> None:

@@ -25,6 +25,12 @@ def test_one_run(make: Make) -> None:
     assert moved == {"chosen, test": [0, 15, 30], "rejected, test": [0, -15, -30]}
 
 
+def test_the_geometry_of_the_weights(make: Make) -> None:
+    looks = [{"step": n, "geometry_angle": n / 100, "geometry_energy": -n / 1000} for n in (10, 20, 30)]
+    found = charts(make, metrics_jsonl=lines([*map(step, range(1, 31)), *looks]))["geometry"]
+    assert {curve.label: curve.points[-1][:2] for curve in found.curves} == {"angle": (30, 0.3), "energy": (30, -0.03)}
+
+
 def test_the_moving_mean(make: Make) -> None:
     (loss,) = charts(make)["loss"].curves  # 30 steps: means of 3
     assert loss.points[0].y == (1 + 1 / 2) / 2

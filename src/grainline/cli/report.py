@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Show a run on one page: what changed, how, at what cost.
 
-    A page needs no network and no script, and is written into the run's folder, or here if it shows several runs. Text
+    A page needs no network, and is written into the run's folder, or here if it shows several runs. Text
     and model cards go to standard output unless --out names a file.
 
     \b

@@ -7,6 +7,7 @@
 ``preset``       papers that are combinations, read from the folder ``presets``
 ``aliases``      TRL's and transformers' names, where they mean the same
 ``json_schema``  for editors
+``notebook``     a recipe as a notebook shows it
 ``yamls``        YAML 1.2 scalars and duplicate keys, with line numbers
 ===============  =====================================================================================
 """

@@ -94,7 +94,7 @@ def schema() -> dict[str, Any]:
 
 def fingerprint(recipe: Recipe) -> str:
     """Hexadecimal SHA-256 of all that determines what is learnt: everything but :data:`MAY_CHANGE`."""
-    fixed = {key: value for key, value in _leaves(as_dict(recipe)).items() if not _may_change(key)}
+    fixed = {key: value for key, value in leaves(as_dict(recipe)).items() if not _may_change(key)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
@@ -103,7 +103,7 @@ def differences(started: Recipe, wanted: Recipe) -> list[str]:
 
     What one of the two leaves open (``auto``, or null steps) was resolved by the run, and is no difference.
     """
-    one, other = _leaves(as_dict(started)), _leaves(as_dict(wanted))
+    one, other = leaves(as_dict(started)), leaves(as_dict(wanted))
     keys = [key for key in {**one, **other} if not _may_change(key) and one.get(key) != other.get(key)]
     return [key for key in keys if not (key in _LEFT_OPEN and {one[key], other[key]} & {None, "auto"})]
 
@@ -123,11 +123,12 @@ def resumed(started: Recipe, wanted: Recipe) -> Recipe:
 _LEFT_OPEN = ("steps", "layout", "reference", "model.dtype")
 
 
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists -> dotted keys with plain values."""
     if not isinstance(tree, (dict, list)) or not tree:
         return {prefix: tree}
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    parts = [_leaves(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in items]
+    parts = [leaves(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in items]
     return {key: value for part in parts for key, value in part.items()}
 
 

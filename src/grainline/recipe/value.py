@@ -199,6 +199,12 @@ class Recipe:
         assert found is not None  # checked when the value was made
         return round(float(found[1]) * _BYTES[found[2]])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from grainline.recipe import notebook
+
+        return notebook.html(self)
+
     @field_validator("max_tokens", mode="plain", json_schema_input_type=Annotated[int, Field(ge=2)] | Literal["auto"])
     @classmethod
     def _budget(cls, value: Any) -> Any:

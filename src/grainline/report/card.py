@@ -11,10 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from grainline.report import facts, headline, markdown, read, words
+from grainline.report import evidence, facts, headline, markdown, read, words
+from grainline.report.jsonl import Line
 from grainline.report.read import RunFiles, dig
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+INDEXED = {
+    "rewards/accuracies": ("accuracy", "Accuracy of implied rewards"),
+    "length/accuracy_controlled": ("accuracy", "Accuracy of implied rewards at equal length"),
+    "rewards/margins": ("margin", "Margin of implied rewards, nats times beta"),
+    "generation/win_rate": ("win_rate", "Win rate against the model that training started from"),
+}
+"""Held-out figures that the hub's tables show, each with its type there and its name."""
+
 _NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?=[:@(\s+]|$)")
 
 
@@ -90,15 +99,20 @@ def _hub_id(name: Any) -> str | None:
 def _model_index(files: RunFiles) -> list[dict[str, Any]]:
     """Measured figures on public data sets, as the hub's tables read them."""
     held_out = dig(files.recipe, "evaluation", "data")
-    results = []
-    for name, metrics in facts.after(files).items():
-        choice = dig(held_out, name)
+    results: list[dict[str, Any]] = []
+    looks: list[tuple[Any, Line]] = [(dig(held_out, name), metrics) for name, metrics in facts.after(files).items()]
+    looks += [(found.facts.get("data"), found.metrics) for found in files.evaluations]
+    for choice, metrics in looks:
         hub = _hub_id(dig(choice, "path") or choice)
-        if hub and "rewards/accuracies" in metrics:
-            data = {"type": hub, "name": hub} | ({"split": str(split)} if (split := dig(choice, "split")) else {})
-            value = {"type": "accuracy", "name": "Accuracy of implied rewards", "value": metrics["rewards/accuracies"]}
+        values = [
+            {"type": kind, "name": name, "value": metrics[metric]}
+            for metric, (kind, name) in INDEXED.items()
+            if metric in metrics
+        ]
+        data = {"type": hub, "name": hub} | ({"split": str(split)} if (split := dig(choice, "split")) else {})
+        if hub and values and data not in [result["dataset"] for result in results]:
             task = {"type": "text-generation", "name": "Preference alignment"}
-            results.append({"task": task, "dataset": data, "metrics": [value]})
+            results.append({"task": task, "dataset": data, "metrics": values})
     return [{"name": files.name, "results": results}] if results else []
 
 
@@ -119,7 +133,8 @@ def _body(files: RunFiles) -> list[str]:
         f"{kind} for {words.inline(base)}, aligned with preferences by Grainline.",
     ]
     parts += [words.inline(said.sentence)]
-    tables = [part.replace("## ", "### ", 1) for part in markdown.changes(files)]
+    measured = [*markdown.changes(files), *markdown.evaluations(files)]
+    tables = [re.sub("^##", "###", part) for part in measured]
     parts += ["## Measured", *tables] if tables else []
     parts += ["## Use", words.fenced(_use(whole), "python")]
     parts += ["## How it was made", markdown.table(("", ""), rows)]
@@ -132,7 +147,8 @@ def _body(files: RunFiles) -> list[str]:
         "Accuracy says how often the chosen answer of a held-out pair gets the larger implied reward. It does not say "
         "that answers are true or safe: read some before relying on them.",
     ]
-    return parts
+    limits = {kind: title for kind, title in evidence.TITLES.items() if kind != "for"}
+    return parts + markdown.reasons(files, limits)
 
 
 def _private(name: Any) -> str:

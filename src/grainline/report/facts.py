@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,6 +83,17 @@ def sets(files: RunFiles) -> list[str]:
     return list(dict.fromkeys([*after(files), *before(files)]))
 
 
+def held_out(files: RunFiles) -> tuple[str, dict[str, float], dict[str, float]]:
+    """What a verdict rests on: a set's name, its metrics before and after. The run's own first set; or else what was
+    measured later, of which nothing is known before training."""
+    if names := sets(files):
+        return names[0], before(files).get(names[0], {}), after(files).get(names[0], {})
+    for found in files.evaluations:
+        if {"rewards/accuracies", "likelihood/accuracies"} & found.metrics.keys():
+            return found.name, {}, dict(found.metrics)
+    return "", {}, {}
+
+
 def changes(files: RunFiles, name: str) -> list[Row]:
     """The metrics of a held-out set before and after, those of single aspects aside."""
     old, new = before(files).get(name, {}), after(files).get(name, {})
@@ -102,13 +114,18 @@ def measured(line: Line) -> list[str]:
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Those of ``names`` that stand for themselves, as tables order them."""
-    named = dict.fromkeys(names)
-    own = [n for n in named if not (_bound(n, named) or _ANY_ASPECT.fullmatch(n) or n == "rows")]
+    own = [name for name in standing(names) if not (_ANY_ASPECT.fullmatch(name) or name == "rows")]
     return sorted(own, key=lambda n: list(METRICS).index(n) if n in METRICS else len(METRICS))
 
 
+def standing(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that bound no other."""
+    named = dict.fromkeys(names)
+    return [name for name in named if not _bound(name, named)]
+
+
 def _bound(name: str, names: Iterable[str]) -> bool:
-    return any(name.endswith(end) and name.removesuffix(end) in names for end in ("_low", "_high"))
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in ("_low", "_high", "_p"))
 
 
 # ----------------------------------------------------------------------------------------------------------- aspects
@@ -159,6 +176,10 @@ def cost(files: RunFiles) -> dict[str, str]:
     for label, key in (("Tokens", "num_tokens"), ("Rows", "num_rows")):
         if key in last:
             found[label] = words.whole(last[key])
+    memory = dig(files.results, "peak_memory")
+    if memory and math.isfinite(memory):
+        where = "of the GPU" if str(dig(files.provenance, "device")).startswith("cuda") else "by the process"
+        found[f"Most memory held, {where}"] = words.size(round(memory))
     trainable = dig(files.provenance, "run", "trainable")
     found |= {"Trainable parameters": words.number(trainable)} if trainable is not None else {}
     return found | ({"Size of the weights": words.size(files.weights)} if files.weights else {})
@@ -203,6 +224,11 @@ def provenance(files: RunFiles) -> dict[str, str]:
         "SHA-256 of the adapter it goes on from": dig(model, "adapter_sha256"),
         "Model's dtype": dig(model, "dtype"),
         **_digests(facts),
+        **{
+            f"Measured on {found.name}": _rows(data)
+            for found in files.evaluations
+            if isinstance(data := found.facts.get("data"), Mapping)
+        },
         "Python": dig(facts, "python"),
     }
     versions = dig(facts, "versions")
@@ -215,11 +241,11 @@ def _digests(facts: Mapping[str, Any]) -> dict[str, str]:
     parts = [(f"Data, {dig(part, 'path')}", part) for part in train] if isinstance(train, Sequence) else []
     held_out = dig(facts, "data", "evaluation")
     parts += [(f"Held out, {name}", part) for name, part in held_out.items()] if isinstance(held_out, Mapping) else []
-    return {
-        label: f"{words.number(dig(part, 'rows'))} rows, SHA-256 {dig(part, 'digest')}"
-        for label, part in parts
-        if isinstance(part, Mapping)
-    }
+    return {label: _rows(part) for label, part in parts if isinstance(part, Mapping)}
+
+
+def _rows(part: Mapping[str, Any]) -> str:
+    return f"{words.number(dig(part, 'rows'))} rows, SHA-256 {dig(part, 'digest')}"
 
 
 def digest(files: RunFiles, name: str) -> Any:

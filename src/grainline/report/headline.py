@@ -12,32 +12,27 @@ from statistics import fmean
 from typing import NamedTuple
 
 from grainline.report import facts, words
+from grainline.report.evidence import GAP, SLIGHT
 from grainline.report.read import Line, RunFiles
-
-SLIGHT = 0.005
-"""Nats a token that are called no change."""
-GAP = 0.1
-"""By how much training accuracy may stand above the held-out interval."""
 
 
 class Headline(NamedTuple):
-    verdict: str  # "better", "worse", "unclear", "not measured"
+    verdict: str  # "better", "worse", "unclear", "not compared" (with before training), "not measured"
     sentence: str
     next: list[str]
 
 
 def one(files: RunFiles) -> Headline:
     """What became of a run."""
-    names = facts.sets(files)
-    if not names or not facts.after(files):
+    name, old, new = facts.held_out(files)
+    if not new:
         return Headline("not measured", _unmeasured(files), _next(files, "not measured", {}, {}))
-    old, new = (side.get(names[0], {}) for side in (facts.before(files), facts.after(files)))
     metric = next((m for m in ("rewards/accuracies", "likelihood/accuracies") if m in new), "")
-    verdict, accuracy = _accuracy(metric, old, new, names[0]) if metric else ("unclear", "")
+    verdict, accuracy = _accuracy(metric, old, new, name) if metric else ("unclear", "")
     likelihood = _likelihood(old, new)
     if not metric:
         verdict = _by_likelihood(old, new)
-    said = "; ".join(part for part in (accuracy, likelihood) if part) or f"Measured on {names[0]}"
+    said = "; ".join(part for part in (accuracy, likelihood) if part) or f"Measured on {name}"
     return Headline(verdict, said[:1].upper() + said[1:] + ".", _next(files, verdict, old, new))
 
 
@@ -58,6 +53,13 @@ def several(runs: Sequence[RunFiles]) -> Headline:
     if top[metric] == next_one[metric]:
         sentence = f"{best.name} and {second.name} have the same held-out accuracy, {words.interval(metric, top, 2)}"
         return Headline("unclear", f"{sentence}.", ["Compare their margins, or measure on harder held-out rows."])
+    if metric == "rewards/accuracies" and (row_by_row := _paired(best, second)):
+        difference, low, high = row_by_row
+        said = words.interval("x", {"x": difference, "x_low": low, "x_high": high}, 2)
+        sentence = f"On the same rows {best.name} has an accuracy that is {said} above that of {second.name}"
+        if low > 0:
+            return Headline("better", f"{sentence}.", [])
+        return Headline("unclear", f"{sentence}: too close to call.", ["More held-out rows or more seeds would tell."])
     clear = top.get(f"{metric}_low", top[metric]) > next_one.get(f"{metric}_high", next_one[metric])
     sentence = (
         f"{best.name} has the highest held-out accuracy, {words.interval(metric, top, 2)}; "
@@ -68,15 +70,31 @@ def several(runs: Sequence[RunFiles]) -> Headline:
     return Headline("unclear", f"{sentence}: too close to call.", ["More held-out rows or more seeds would tell."])
 
 
+def _paired(best: RunFiles, second: RunFiles) -> tuple[float, float, float] | None:
+    """By how much ``best`` is ahead on the same rows, with bounds, where one was measured against the other."""
+    key = "against/rewards/accuracies"
+    for files, rival, sign in ((best, second, 1), (second, best, -1)):
+        for found in files.evaluations:
+            named = found.against == rival.folder.resolve().name
+            if named and {key, f"{key}_low", f"{key}_high"} <= found.metrics.keys():
+                low, high = sorted(sign * found.metrics[f"{key}_{end}"] for end in ("low", "high"))
+                return sign * found.metrics[key], low, high
+    return None
+
+
 # ----------------------------------------------------------------------------------------------------------- clauses
 
 
 def _accuracy(metric: str, old: Line, new: Line, name: str) -> tuple[str, str]:
-    now, start = new[metric], old.get(metric, 0.5)
+    now = new[metric]
     low, high = new.get(f"{metric}_low", now), new.get(f"{metric}_high", now)
     shown = words.interval(metric, new, 2)
     where = f" on {words.whole(new['rows'])} pairs of {name}" if "rows" in new else f" on {name}"
     what = "held-out accuracy" if metric == "rewards/accuracies" else "held-out accuracy by likelihood"
+    if metric not in old:  # without a reference a reward is no tie before training, so chance would prove nothing
+        side = "above" if low > 0.5 else "below" if high < 0.5 else "not clearly off"
+        return "not compared", f"{what} is {shown}{where}, {side} chance; before training it was not measured"
+    start = old[metric]
     if low > start:
         return "better", f"{what} rose from {words.number(start, 2)} to {shown}{where}"
     if high < start:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from grainline.report import facts, headline, read, side_by_side, words
+from grainline.report import evaluated, evidence, facts, headline, read, side_by_side, words
 from grainline.report.read import RunFiles
 
 LONGEST = 2_000
@@ -25,14 +25,24 @@ def text(folders: Sequence[str | Path]) -> str:
     said = headline.several(runs) if several else headline.one(runs[0])
     parts = [f"# {words.inline(' · '.join(files.name for files in runs))}", f"**{words.inline(said.sentence)}**"]
     parts += ["\n".join(f"- {_coded(line)}" for line in said.next)] if said.next else []
+    parts += [] if several else reasons(runs[0], evidence.TITLES)
     parts += [part for files in runs if (part := _warnings(files, several))]
-    parts += _compared(runs) if several else changes(runs[0])
+    parts += _compared(runs) if several else [*changes(runs[0]), *evaluations(runs[0])]
     parts += _aspects(runs)
     parts += _samples(runs)
     for files in runs:
         parts += [f"## {words.inline(files.name)}"] if several else []
         parts += _origin(files, "###" if several else "##")
     return "\n\n".join(parts) + "\n"
+
+
+def reasons(files: RunFiles, titles: Mapping[str, str]) -> list[str]:
+    """What speaks for the adapter and against it: a list below each of ``titles`` (kind -> title)."""
+    found = evidence.reasons(files)
+    lists = {
+        kind: [f"- {words.inline(words.sentence(one.text))}" for one in found if one.kind == kind] for kind in titles
+    }
+    return [f"{titles[kind]}:\n\n" + "\n".join(lines) for kind, lines in lists.items() if lines]
 
 
 def changes(files: RunFiles) -> list[str]:
@@ -47,10 +57,21 @@ def changes(files: RunFiles) -> list[str]:
         there = facts.after(files).get(name) or old or {}
         count = f", {words.whole(there['rows'])} rows" if "rows" in there else ""
         parts += [f"## Held out: {words.inline(name)}{count}", shown]
-    for name, metrics in files.later.items():
-        rows = [facts.row(metric, {}, metrics) for metric in facts.measured(metrics)]
-        parts += [f"## Measured later: {words.inline(name)}"]
-        parts += [table(("metric", "measured"), [(r.label, r.after) for r in rows])]
+    return parts
+
+
+def evaluations(files: RunFiles) -> list[str]:
+    """What was measured later, figure by figure and in words."""
+    parts = []
+    for found in files.evaluations:
+        about = evaluated.subtitle(found)
+        parts.append(f"## Measured on {words.inline(found.name)}" + (f": {words.inline(about)}" if about else ""))
+        for family in evaluated.families(found):
+            rows, tables = evaluated.figures(found, family), evaluated.tables(family)
+            parts += [f"### {words.inline(evaluated.title(family))}"] if rows or tables or family.notes else []
+            parts += [words.inline(note) for note in family.notes]
+            parts += [table(("figure", "measured"), [row[:2] for row in rows])] if rows else []
+            parts += [table(one.columns, one.rows) for one in tables if not one.drawn]
     return parts
 
 
@@ -60,6 +81,12 @@ def _compared(runs: Sequence[RunFiles]) -> list[str]:
         "## Side by side",
         table(("", *names), [(label, *values) for label, values in side_by_side.compared(runs)]),
     ]
+    for one in side_by_side.shared(runs):
+        rows = [(name, *values) for name, values in side_by_side.figures(one)]
+        title = f"## Measured on {words.inline(one.name)}, the same rows"
+        parts += [title, table(("figure", *(name for _, name, _ in one.found)), rows)]
+    if paired := side_by_side.paired(runs):
+        parts += ["## Row by row", table(("whose", "figure", "difference"), paired)]
     differ = [(key, *values) for key, values in side_by_side.differences(runs)]
     return [*parts, "## What the recipes do differently", table(("key", *names), differ)] if differ else parts
 
@@ -107,7 +134,11 @@ def _origin(files: RunFiles, level: str) -> list[str]:
 
 
 def _coded(line: str) -> str:
-    return "".join(f"`{words.harmless(part)}`" if code else words.inline(part) for code, part in words.pieces(line))
+    """A sentence of ours with its code as code; spaces beside code stay."""
+    spaced = (
+        ("`", words.harmless(part)) if code else ("", words.inline(f"·{part}·")) for code, part in words.pieces(line)
+    )
+    return "".join(f"{mark}{part}{mark}" if mark else part[1:-1] for mark, part in spaced)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -6,15 +6,15 @@ A run that was stopped has no ``results.json``, one without evaluation no ``samp
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from grainline.errors import RunError
-
-Line = Mapping[str, Any]
+from grainline.report import jsonl, measured
+from grainline.report.jsonl import Line
+from grainline.report.measured import Evaluation
 
 
 class RunFiles(NamedTuple):
@@ -30,8 +30,8 @@ class RunFiles(NamedTuple):
     results: Line | None  # what is true of the adapter; None while the run is not finished
     samples: Sequence[Mapping[str, Any]]
     warnings: Sequence[Mapping[str, Any]]
-    later: Mapping[str, Line]  # evaluation-NAME.json: name -> metrics
     weights: int | None  # bytes of the adapter's tensors
+    evaluations: Sequence[Evaluation] = ()  # what grainline evaluate measured later
 
 
 def runs(folders: Sequence[str | Path]) -> list[RunFiles]:
@@ -51,9 +51,8 @@ def run(folder: Path, name: str = "") -> RunFiles:
     if not (folder / "recipe.yaml").is_file():
         raise RunError("no recipe.yaml here: not a run.", where=str(folder), instead="Give the folder of a run.")
     lines = metrics(folder)
-    results = _object(folder / "results.json", _metrics) if (folder / "results.json").is_file() else None
-    text = _text(folder / "recipe.yaml")
-    later = {file.stem.removeprefix("evaluation-"): file for file in sorted(folder.glob("evaluation-*.json"))}
+    results = jsonl.one(folder / "results.json", _metrics) if (folder / "results.json").is_file() else None
+    text = jsonl.text(folder / "recipe.yaml")
     return RunFiles(
         name=name or folder.resolve().name,
         folder=folder,
@@ -61,29 +60,29 @@ def run(folder: Path, name: str = "") -> RunFiles:
         recipe_text=text,
         provenance=provenance(folder),
         steps=[line for line in lines if "loss" in line],
-        looks=[line for line in lines if any(key.startswith("eval_") for key in line)],
+        looks=[line for line in lines if any(key.startswith(("eval_", "geometry_")) for key in line)],
         results=results,
-        samples=_lines(folder / "samples.jsonl", _sample),
+        samples=jsonl.many(folder / "samples.jsonl", _sample),
         warnings=warnings(folder),
-        later={key: _object(file, _evaluation)["metrics"] for key, file in later.items()},
         weights=sum(file.stat().st_size for file in (folder / "adapter").glob("*.safetensors")) or None,
+        evaluations=measured.evaluations(folder),
     )
 
 
 def metrics(folder: Path) -> Sequence[Line]:
     """The lines of a run's metrics.jsonl; none while there is no such file."""
-    return _lines(folder / "metrics.jsonl", _metrics)
+    return jsonl.many(folder / "metrics.jsonl", _metrics)
 
 
 def warnings(folder: Path) -> Sequence[Line]:
     """The lines of a run's warnings.jsonl; none while there is no such file."""
-    return _lines(folder / "warnings.jsonl", _warning)
+    return jsonl.many(folder / "warnings.jsonl", _warning)
 
 
 def provenance(folder: Path) -> Mapping[str, Any]:
     """A run's provenance.json; empty while there is none."""
     file = folder / "provenance.json"
-    return _object(file) if file.is_file() else {}
+    return jsonl.one(file) if file.is_file() else {}
 
 
 def dig(value: Any, *keys: str) -> Any:
@@ -96,53 +95,15 @@ def dig(value: Any, *keys: str) -> Any:
 # ---------------------------------------------------------------------------------------------------------- files
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _damaged(file, f"not UTF-8: {error.reason}") from error
-
-
 def _recipe(file: Path, text: str) -> Mapping[str, Any]:
     import yaml
 
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _damaged(file, f"unreadable: {str(error).splitlines()[0]}") from error
+        raise jsonl.damaged(file, f"unreadable: {str(error).splitlines()[0]}") from error
     if not isinstance(found, Mapping):
-        raise _damaged(file, "not a mapping of keys")
-    return found
-
-
-def _object(file: Path, check: Callable[[Mapping[str, Any]], str] | None = None) -> Mapping[str, Any]:
-    try:
-        found = json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, f"unreadable: {error}") from error
-    return _checked(found, str(file), check)
-
-
-def _lines(file: Path, check: Callable[[Mapping[str, Any]], str]) -> list[Mapping[str, Any]]:
-    if not file.is_file():
-        return []
-    lines = [(i, line) for i, line in enumerate(_text(file).split("\n"), start=1) if line.strip()]
-    found = []
-    for i, line in lines:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if i == lines[-1][0]:  # written while the run was killed
-                break
-            raise _damaged(f"{file}:{i}", f"unreadable: {error}") from error
-        found.append(_checked(value, f"{file}:{i}", check))
-    return found
-
-
-def _checked(found: Any, where: str, check: Callable[[Mapping[str, Any]], str] | None) -> Mapping[str, Any]:
-    wrong = "not an object" if not isinstance(found, Mapping) else check(found) if check else ""
-    if wrong:
-        raise _damaged(where, wrong)
+        raise jsonl.damaged(file, "not a mapping of keys")
     return found
 
 
@@ -167,15 +128,6 @@ def _warning(line: Mapping[str, Any]) -> str:
     if odd:
         return f"{odd[0]} is not text"
     return "" if isinstance(line.get("amount", 0.0), (int, float)) else "amount is not a number"
-
-
-def _evaluation(found: Mapping[str, Any]) -> str:
-    metrics = found.get("metrics")
-    return _metrics({"step": 0, **metrics}) if isinstance(metrics, Mapping) else "there are no metrics"
-
-
-def _damaged(where: str | Path, what: str) -> RunError:
-    return RunError(f"{what}.", where=str(where), instead="The run's files are written by align; restore this one.")
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

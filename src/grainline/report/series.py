@@ -46,6 +46,10 @@ class Chart(NamedTuple):
     line: float | None = None  # a level to compare with
     level: str = ""  # what it is
     span: tuple[float, float] | None = None  # of the vertical axis
+    kind: str = "lines"  # or "points", "bars"
+    x: str = "step"  # what lies along the horizontal axis, with its unit
+    y: str = ""
+    ticks: Sequence[str] = ()  # what the places 0, 1, 2... are called, where they are no numbers
 
 
 def single(files: RunFiles) -> list[Chart]:
@@ -112,6 +116,13 @@ def single(files: RunFiles) -> list[Chart]:
             "norm", "Gradient norm", said, [trained("before clipping", "grad_norm", 0)], line=clip, level="clipped at"
         ),
         Chart("rate", "Learning rate", "", [_training(files, "largest of all roles", "learning_rate", 0, 1)]),
+        Chart(
+            "geometry",
+            "What became of the weights",
+            "means over changed matrices; angle in radians, the rest relative to before",
+            [_geometry(files, name, i) for i, name in enumerate(("change", "angle", "spectrum", "energy"))],
+            line=0.0,
+        ),
     ]
     return _drawn(charts)
 
@@ -155,9 +166,12 @@ def overlaid(several: Sequence[RunFiles]) -> list[Chart]:
 
 def summary(chart: Chart) -> str:
     """A chart in one sentence, for those who do not see it."""
+    if chart.kind == "points":
+        clouds = [f"{c.label}, {len(c.points)} points" for c in chart.curves]
+        return f"{chart.title}: {'; '.join(clouds)}; {chart.x} against {chart.y}."
     ends = [
-        f"{c.label} from {words.number(c.points[0].y)} at step {c.points[0].x:.0f} "
-        f"to {words.number(c.points[-1].y)} at step {c.points[-1].x:.0f}"
+        f"{c.label} from {words.number(c.points[0].y)} at {chart.x} {c.points[0].x:g} "
+        f"to {words.number(c.points[-1].y)} at {chart.x} {c.points[-1].x:g}"
         for c in chart.curves
     ]
     return f"{chart.title}: {'; '.join(ends)}."
@@ -169,8 +183,11 @@ def table(chart: Chart) -> tuple[list[str], list[list[str]]]:
     often = sorted({point.x for curve in chart.curves for point in curve.points} - seldom)
     steps = sorted(seldom | set(often[:: math.ceil(len(often) / TABLE) or 1]) | set(often[-1:]))
     columns = [{point.x: point for point in curve.points} for curve in chart.curves]
-    rows = [[f"{x:.0f}", *(_cell(column.get(x)) for column in columns)] for x in steps]
-    return ["step", *(curve.label for curve in chart.curves)], rows
+    rows = [
+        [chart.ticks[round(x)] if chart.ticks else f"{x:.10g}", *(_cell(column.get(x)) for column in columns)]
+        for x in steps
+    ]
+    return [chart.x, *(curve.label for curve in chart.curves)], rows
 
 
 def _cell(point: Point | None) -> str:
@@ -197,6 +214,11 @@ def _held_out(files: RunFiles, label: str, name: str, metric: str, style: int) -
         if _is_there(look, metric)
     ]
     return Curve(label, style, _thinned(points), markers=True)
+
+
+def _geometry(files: RunFiles, name: str, style: int) -> Curve:
+    key = f"geometry_{name}"
+    return Curve(name, style, [Point(x["step"], x[key]) for x in files.looks if _is_there(x, key)], markers=True)
 
 
 def _since_start(curve: Curve) -> Curve:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from grainline.report import facts, words
 from grainline.report.facts import Aspect
+from grainline.report.jsonl import Line
+from grainline.report.measured import Evaluation
 from grainline.report.read import RunFiles, dig
 
 
@@ -42,6 +44,51 @@ def compared(several: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
     return rows + [(label, [one.get(label, "–") for one in costs]) for label in labels]
 
 
+class Shared(NamedTuple):
+    """An evaluation that several runs have on the same rows."""
+
+    name: str
+    found: list[tuple[int, str, Evaluation]]  # which run, its name, and what was measured of it
+    missing: list[str]  # runs without it
+
+
+def shared(several: Sequence[RunFiles]) -> list[Shared]:
+    """Evaluations that at least two runs have, on the same rows by their digest: others do not compare."""
+    groups: dict[tuple[str, Any], list[tuple[int, str, Evaluation]]] = {}
+    for i, files in enumerate(several):
+        for found in files.evaluations:
+            key = found.name, str(dig(found.facts, "data", "digest"))
+            groups.setdefault(key, []).append((i, files.name, found))
+    names = [files.name for files in several]
+    return [
+        Shared(name, found, [other for other in names if other not in {run for _, run, _ in found}])
+        for (name, _), found in groups.items()
+        if len(found) > 1
+    ]
+
+
+def figures(one: Shared) -> list[tuple[str, list[str]]]:
+    """Each figure, a value for each run."""
+    names = facts.ordered(
+        name for *_, found in one.found for name in found.metrics if name.partition("/")[0] != "against"
+    )
+    return [(name, [words.interval(name, found.metrics) for *_, found in one.found]) for name in names]
+
+
+def paired(several: Sequence[RunFiles]) -> list[tuple[str, str, str]]:
+    """What was measured of one run against another on the same rows: whose, figure, difference with interval and p."""
+    rows = []
+    for files in several:
+        for found in files.evaluations:
+            for name in facts.ordered(found.metrics):
+                if found.against and name.startswith("against/") and name != "against/rows":
+                    p = found.metrics.get(f"{name}_p")
+                    value = words.interval(name, found.metrics) + (f", p = {words.number(p)}" if p is not None else "")
+                    label = facts.METRICS.get(name.removeprefix("against/"), name)
+                    rows.append((f"{files.name} less {found.against}, {found.name}", label, value))
+    return rows
+
+
 def aspect_groups(several: Sequence[RunFiles]) -> tuple[list[tuple[str, list[Aspect]]], str, str]:
     """Margins by aspect, before and after for one run, after for several; with a title and a note."""
     names = [next(iter(facts.after(files)), "") for files in several]
@@ -57,21 +104,35 @@ def aspect_groups(several: Sequence[RunFiles]) -> tuple[list[tuple[str, list[Asp
 
 
 def samples(several: Sequence[RunFiles]) -> list[Sample]:
-    """Samples of one run, policy beside reference; of several, all policies beside the reference."""
+    """Samples of one run, policy beside reference; of several, all policies beside the reference. Where an evaluation
+    has drawn answers, they are more, and take the place of those of the run's end."""
     found: dict[str, Sample] = {}
     for files in several:
-        for i, row in enumerate(files.samples):
-            sample = found.setdefault(str((row.get("id", i), row.get("prompt"))), Sample(_turns(row.get("prompt")), []))
+        for i, row in enumerate(answered(files)):
+            sample = found.setdefault(str((row.get("id", i), row.get("prompt"))), Sample(turns(row.get("prompt")), []))
             if "reference" in row and all(who != "reference" for who, _ in sample.answers):
                 sample.answers.insert(0, ("reference", row["reference"]))
-            sample.answers.append(("policy" if len(several) == 1 else files.name, row["policy"]))
+            sample.answers.append((("policy" if len(several) == 1 else files.name) + _judged(row), row["policy"]))
     return list(found.values())
 
 
-def _turns(prompt: Any) -> list[tuple[str, str]]:
+def answered(files: RunFiles) -> Sequence[Line]:
+    """Prompts with the answers that were drawn, each prompt's first."""
+    drawn = next((found.samples for found in files.evaluations if found.samples), ())
+    return [row for row in drawn if row.get("draw", 0) == 0] or files.samples
+
+
+def _judged(row: Line) -> str:
+    win = row.get("win")
+    is_number = isinstance(win, (int, float)) and not isinstance(win, bool)
+    return f" (the judge: better with {words.number(win, 2)})" if is_number else ""
+
+
+def turns(prompt: Any) -> list[tuple[str, str]]:
+    """A prompt, which data may write in any shape: who speaks, and what."""
     if isinstance(prompt, Sequence) and not isinstance(prompt, str):
-        turns = [(dig(turn, "role"), dig(turn, "content")) for turn in prompt]
-        return [(str(role or "?"), content if isinstance(content, str) else str(content)) for role, content in turns]
+        said = [(dig(turn, "role"), dig(turn, "content")) for turn in prompt]
+        return [(str(role or "?"), content if isinstance(content, str) else str(content)) for role, content in said]
     return [("prompt", str(prompt))]
 
 

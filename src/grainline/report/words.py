@@ -64,6 +64,15 @@ def pieces(text: str) -> list[tuple[bool, str]]:
     return [(i % 2 == 1, part) for i, part in enumerate(text.split("`")) if part]
 
 
+def sentence(text: str) -> str:
+    """``text`` with a capital at its beginning and a full stop at its end.
+
+    >>> sentence("so it is")
+    'So it is.'
+    """
+    return text[:1].upper() + text[1:] + "."
+
+
 def number(value: Any, digits: int = 3) -> str:
     """A number as tables show it: ``digits`` places below ten, fewer above; small ones with three figures.
 
