@@ -79,6 +79,9 @@ def test_a_threshold_of_one_keeps_equal_rows_and_a_lower_one_keeps_the_first() -
     assert kept == list(range(0, 60, 3))
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("hnswlib") is None, reason="hnswlib (source only) is not installed: no graph was tried"
+)
 def test_the_graph_finds_what_the_exact_search_finds() -> None:
     vectors = clusters(4000, 500, dims=32, seed=5)
     order, threshold = list(range(4000)), 0.9
@@ -98,6 +101,7 @@ def test_what_a_graph_overlooked_is_counted() -> None:
 
 
 def test_what_is_chosen_goes_by_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
     assert choose(50_000, 576, 6_000) == "exact"
     assert choose(3_000_000, 1024, None) == "hnsw"
     assert choose(2_000_000, 1024, 1_000) == "exact"

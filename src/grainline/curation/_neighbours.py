@@ -100,7 +100,9 @@ class Graph:
 
     def __init__(self, dims: int, room: int = 4096) -> None:
         if importlib.util.find_spec("hnswlib") is None:
-            raise ModelError("hnswlib is not installed.", where="search=hnsw", instead="pip install grainline[neighbours].")
+            raise ModelError(
+                "hnswlib is not installed.", where="search=hnsw", instead="pip install grainline[neighbours]."
+            )
         import hnswlib
 
         self.index = hnswlib.Index(space="ip", dim=dims)
