@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -300,6 +301,12 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert at(base_url="http://localhost:1/v1").url == "http://localhost:1/v1"  # a server of one's own needs no key
     with pytest.raises(ModelError, match=r"\$OPENAI_API_KEY is not set"):
         at()
+
+
+def test_without_its_package_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(SpecError, match=r"grainline\[judge\]"):
+        Endpoint("m", Access(), Ledger(tmp_path / "kept"))
 
 
 def test_a_kept_reply_says_who_gave_it(tmp_path: Path) -> None:

@@ -116,13 +116,17 @@ class Endpoint:
     ``options`` go into the body of each request as they are; one that is None is left out.
 
     Raises:
-        SpecError: no model is named, or the address holds a password.
+        SpecError: no model is named, the address is none or holds a password, or openai is not installed.
         ModelError: OpenAI's own address without a key.
     """
 
     def __init__(self, model: str, access: Access, ledger: Ledger, options: Mapping[str, Any] | None = None) -> None:
-        import openai
-
+        try:
+            import openai
+        except ImportError as error:
+            raise SpecError(
+                f"an endpoint needs the package openai: {error}.", instead="pip install 'grainline[judge]'."
+            ) from error
         if not model:
             raise SpecError("no model is named.", where="model", instead="Write model=NAME, as the endpoint calls it.")
         self.model, self.access, self.ledger = model, access, ledger

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import statistics
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from grainline.data.files import packaged
-from grainline.features import Features, Passage, Taken
+from grainline.features import Features, Passage, Pool, Taken
 from grainline.models import Choice, load
 from grainline.places import cache_dir
 from grainline.rewards._spread import separation
@@ -33,6 +34,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 QA = HERE.parents[2] / "shared" / "data" / "qa_feedback" / "prefs_train.jsonl.gz"
 LAYERS = (0.5, 0.75, 1.0)
+POOLS: tuple[Pool, ...] = ("mean", "last")
+WAYS = ("bootstrap", "folds", "layers")
 SHARES = (0.1, 0.2, 0.3)
 SEEDS = range(5)
 MEMBERS = 8
@@ -76,13 +79,13 @@ def qa_feedback() -> list[dict[str, Any]]:
 DATA = {"house": house, "qa_feedback": qa_feedback}
 
 
-def features(name: str) -> Pairs:
+def features(name: str, pool: Pool) -> Pairs:
     rows = DATA[name]()
     sides = [
         Passage(row["prompt"], row[side], ((0, len(row[side])),)) for side in ("chosen", "rejected") for row in rows
     ]
     model = load(Choice("smollm2-135m-instruct", dtype="bfloat16"))
-    reader = Features(model, cache_dir() / "features", Taken(layers=LAYERS, max_tokens=2048), quiet=False)
+    reader = Features(model, cache_dir() / "features", Taken(layers=LAYERS, pool=pool, max_tokens=2048), quiet=False)
     read = torch.stack([found for found in reader(sides) if found is not None])
     assert len(read) == len(sides), "an answer of these data cannot be read"
     chosen, rejected = read.view(2, len(rows), len(LAYERS), -1)
@@ -157,10 +160,12 @@ def measures(said: Said) -> dict[str, Tensor]:
     }
 
 
-def run(name: str, known: set[tuple[str, str, float]]) -> Iterator[dict[str, Any]]:
-    settings = [(way, share) for way in ("bootstrap", "folds", "layers") for share in SHARES]
-    pairs = features(name)
-    for way, share in (each for each in settings if (name, *each) not in known):
+def run(name: str, pool: Pool, known: set[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
+    settings = [(way, share) for way in WAYS for share in SHARES if (name, pool, way, str(share)) not in known]
+    if not settings:
+        return
+    pairs = features(name, pool)
+    for way, share in settings:
         numbers: dict[str, list[float]] = {}
         wrong, right, factor = [], [], []
         for seed in SEEDS:
@@ -176,6 +181,7 @@ def run(name: str, known: set[tuple[str, str, float]]) -> Iterator[dict[str, Any
         groups = pairs.groups * len(SEEDS)
         yield {
             "data": name,
+            "pool": pool,
             "way": way,
             "share": share,
             "pairs": len(pairs.groups),
@@ -194,11 +200,11 @@ def results() -> list[dict[str, Any]]:
 
 def table() -> None:
     names = ("answers", "pair", "against", "against, unseen")
-    print("| data | members | turned | accuracy | " + " | ".join(names) + " | counts |")
-    print("| --- " * (len(names) + 5) + "|")
+    print("| data | pool | members | turned | accuracy | " + " | ".join(names) + " | counts |")
+    print("| --- " * (len(names) + 6) + "|")
     for row in results():
         found = [f"{row[name][0]:.2f} [{row[name][1]:.2f}, {row[name][2]:.2f}]" for name in names]
-        start = f"| {row['data']} | {row['way']} | {row['share']:.0%} | {row['accuracy']:.2f}"
+        start = f"| {row['data']} | {row['pool']} | {row['way']} | {row['share']:.0%} | {row['accuracy']:.2f}"
         print(f"{start} | {' | '.join(found)} | {row['counts']:.2f} |")
 
 
@@ -209,9 +215,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.what == "table":
         return table()
-    known = {(row["data"], row["way"], row["share"]) for row in results()}
-    for name in chosen.data or DATA:
-        for row in run(name, known):
+    known = {(row["data"], row["pool"], row["way"], str(row["share"])) for row in results()}
+    for name, pool in itertools.product(chosen.data or DATA, POOLS):
+        for row in run(name, pool, known):
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)

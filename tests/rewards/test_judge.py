@@ -439,6 +439,7 @@ def test_option_rubric(tmp_path: Path) -> None:
         (found,), _ = scored(spec, tmp_path, WHOLE)
     assert found.value == ((0.25,),)
     assert (spec.between, Judge().between) == ((0.0, 1.0), (1.0, 5.0))
+    assert (spec.reads, Judge().reads) == ((str(mine),), ())  # with another text in it, it is another judge
     said = server.bodies[0]["messages"][1]["content"]
     assert "from 0 to 1" in said
     assert "reason" not in said

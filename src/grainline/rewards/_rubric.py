@@ -63,15 +63,18 @@ class _File(pydantic.BaseModel):
     aspects: dict[str, str] = pydantic.Field(min_length=1)
 
 
+def is_path(name: str) -> bool:
+    """Whether a rubric is named by its path, and not a packaged one."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
 def rubric(name: str) -> Rubric:
     """The packaged rubric ``name``, or the file of that path.
 
     Raises:
         SpecError: there is none, or its file is no rubric.
     """
-    path = (
-        FOLDER / f"{name}.yaml" if "/" not in name and not name.endswith((".yaml", ".yml")) else Path(name).expanduser()
-    )
+    path = Path(name).expanduser() if is_path(name) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise SpecError(
             f"no rubric {name!r}.", where="rubric", instead=nearest(name, (f.stem for f in FOLDER.glob("*.yaml")))

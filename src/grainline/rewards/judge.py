@@ -100,6 +100,11 @@ class Judge:
         """The rubric's scale."""
         return _rubric.rubric(self.rubric).scale
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """A rubric of the user's own."""
+        return (self.rubric,) if _rubric.is_path(self.rubric) else ()
+
     @contextmanager
     def open(self, desk: Desk) -> Iterator[Judging]:
         from grainline import progress
