@@ -31,13 +31,13 @@ def curated(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, s
 
 def test_a_chain_of_steps(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.jsonl"
-    status, said, _ = curated(capsys, "segment", "segment:shortest=9", "--data", data, "--out", out, "--limit", 3)
+    status, said, _ = curated(capsys, "segment", "filter:shortest=1", "--data", data, "--out", out, "--limit", 3)
     assert status == 0
-    assert "segment:shortest=9" in said
+    assert "filter:shortest=1" in said
     assert str(out) in said
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in rows] == ["pairs:1", "pairs:2", "pairs:3"]
-    assert [line["step"] for line in rows[0]["curation"]] == ["segment", "segment:shortest=9"]
+    assert [line["step"] for line in rows[0]["curation"]] == ["segment"]  # a filter changes no row
 
 
 def test_json_holds_the_facts(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Several answers to each prompt, by a model of one's own or behind a server: the column ``answers``, still unscored.
+"""Several answers to each prompt, by a model at hand or behind a server; they are not scored yet.
 
 ``model`` is a name as everywhere (alias, folder, hub id), a saved adapter, or the folder of a run, whose policy then
 answers: on-policy data. With ``base_url`` it is what an OpenAI-compatible server, such as vLLM, calls its model.
