@@ -43,7 +43,7 @@ RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", 
 SHARED = {
     "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
-    "rewards": ("_rubric", "_verdicts", "_spread"),
+    "rewards": ("_rubric", "_verdicts", "_spread", "equilibrium"),
     "curation": (
         "_agreement",
         "_answering",
@@ -55,7 +55,8 @@ SHARED = {
         "_revision",
     ),
 }
-"""Further shared modules of a room, beside _parts and _seam."""
+"""Further shared modules of a room, beside _parts and _seam; or a folder, mathematics too long for one file. A folder's
+files use each other, torch and the currency, and nothing else of ours."""
 FURTHER = {
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
@@ -213,7 +214,9 @@ def unit_of(name: str, root: Path) -> str:
     parts = name.split(".")[1:]
     here = [part for part in parts[:1] if (root / part).is_dir() or (root / f"{part}.py").is_file()] or ["__init__"]
     if here[0] in ROOMS:
-        here.append(parts[1] if len(parts) > 1 and (root / here[0] / f"{parts[1]}.py").is_file() else "__init__")
+        inside = root / here[0] / parts[1] if len(parts) > 1 else root
+        known = inside != root and (inside.is_dir() or inside.with_suffix(".py").is_file())
+        here.append(parts[1] if known else "__init__")
     return ".".join(here)
 
 
@@ -240,8 +243,10 @@ def violations(root: Path) -> list[str]:
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
         unit = relative.parts[0].removesuffix(".py")
-        in_room = unit in ROOMS
+        in_room = unit in ROOMS and len(relative.parts) == 2
         allowed = allowed_in_room(unit, path.stem) if in_room else ALLOWED.get(unit, frozenset())
+        if unit in ROOMS and not in_room:  # a folder in a room
+            unit, allowed = ".".join(relative.parts[:2]), CURRENCY
         light = unit in LIGHT or (in_room and path.stem[0] != "_" and not path.stem.endswith("_torch"))
         for name, line, typing, deferred in imports(path, root):
             where = f"{relative}:{line}"
@@ -341,12 +346,21 @@ PLANTED = {
         "imports torch too early",
     ),
     "torch in a report": ("report/page.py", "def f():\n    import torch", "imports torch too early"),
+    "a method in a room's folder": (
+        "objectives/folder/contour.py",
+        "from grainline.objectives.dpo import DPO",
+        "objectives.folder imports objectives.dpo",
+    ),
+    "a folder of another room": ("objectives/dpo.py", "from grainline.adapters import folder", "adapters.folder"),
     "the trainer in the command line": (
         "cli/align.py",
         "from grainline.runs import align",
         "cli imports runs too early",
     ),
 }
+
+
+FOLDER = ("adapters/folder/__init__", "rewards/equilibrium/__init__", "rewards/equilibrium/contour")
 
 
 def plant(root: Path, file: str, code: str) -> Path:
@@ -364,7 +378,13 @@ def plant(root: Path, file: str, code: str) -> Path:
     ):
         (root / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
         (root / f"{name}.py").touch()
-    for name in ("objectives/dpo", "objectives/dpo_torch", "objectives/sft", "objectives/_parts", "adapters/_seam"):
+    for name in (
+        "objectives/dpo",
+        "objectives/dpo_torch",
+        "objectives/sft",
+        "objectives/_parts",
+        "adapters/_seam",
+    ) + FOLDER:
         (root / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
         (root / f"{name}.py").touch()
     (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -387,6 +407,8 @@ def test_a_planted_import_is_caught(what: str, tmp_path: Path) -> None:
         ("objectives/dpo.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
         ("objectives/dpo_torch.py", "import torch\nfrom grainline.objectives.dpo import DPO"),
         ("forward.py", "import torch\nfrom grainline.types import LogProbs"),
+        ("rewards/head_torch.py", "from grainline.rewards import equilibrium"),
+        ("rewards/equilibrium/learner.py", "import torch\nfrom grainline.rewards.equilibrium.contour import circle"),
         (
             "models.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from grainline.recipe import ModelChoice",

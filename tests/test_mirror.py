@@ -7,6 +7,8 @@
     .../two_d_dpo.py (name = "2d-dpo")  tests/objectives/test_two_d_dpo.py     docs/objectives/2d-dpo.md
     .../dpo_torch.py                    the test of dpo
     .../_parts.py                       tests/objectives/test_parts.py
+    rewards/equilibrium/contour.py      tests/rewards/equilibrium/test_contour.py; a folder in a room is no method, so
+                                        its files have no pages
     a room's _seam.py and __init__.py   the room's battery, tests/objectives/test_room.py
     another folder's __init__.py        tests/test_<folder>.py or tests/<folder>/test_init.py, where it holds code
 """
@@ -37,9 +39,14 @@ def is_bare(path: Path) -> bool:
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
+def in_room(module: Path) -> bool:
+    """Whether a module stands directly in a room: a method, or what methods share."""
+    return module.parts[0] in rooms.FOLDERS and len(module.parts) == 2
+
+
 def test_of(module: Path) -> Path:
     """Where the test of a module stands, relative to tests/."""
-    room = module.parts[0] if module.parts[0] in rooms.FOLDERS else None
+    room = module.parts[0] if in_room(module) else None
     if room and module.stem in ("__init__", "_seam"):
         return Path(room) / "test_room.py"
     stem = module.stem.removesuffix("_torch") if room else module.stem
@@ -54,7 +61,7 @@ def missing(root: Path) -> list[str]:
     wanted = []
     for module in modules(root):
         file = root / "src" / "grainline" / module
-        if module.stem == "__init__" and module.parts[0] not in rooms.FOLDERS:
+        if module.stem == "__init__" and not in_room(module):
             whole = (
                 root / "tests" / module.parent.with_name(f"test_{module.parent.name}.py")
                 if module.parent.name
@@ -63,7 +70,7 @@ def missing(root: Path) -> list[str]:
             if is_bare(file) or (whole and whole.is_file()):
                 continue
         wanted.append(Path("tests") / test_of(module))
-        method = module.parts[0] in rooms.FOLDERS and module.stem[0] != "_" and not module.stem.endswith("_torch")
+        method = in_room(module) and module.stem[0] != "_" and not module.stem.endswith("_torch")
         if method:
             wanted.append(Path("docs") / module.parts[0] / f"{rooms._name(file)}.md")
     return sorted({str(path) for path in wanted if not (root / path).is_file()})
@@ -109,12 +116,15 @@ def tree(tmp_path: Path) -> Path:
         "src/grainline/objectives/dpo.py": "",
         "src/grainline/objectives/dpo_torch.py": "",
         "src/grainline/objectives/two_d_dpo.py": 'name = "2d-dpo"\n',
+        "src/grainline/objectives/folder/__init__.py": "",
+        "src/grainline/objectives/folder/contour.py": "",
         "tests/test_forward.py": "",
         "tests/data/test_columns.py": "",
         "tests/objectives/test_room.py": "",
         "tests/objectives/test_parts.py": "",
         "tests/objectives/test_dpo.py": "",
         "tests/objectives/test_two_d_dpo.py": "",
+        "tests/objectives/folder/test_contour.py": "",
         "docs/objectives/dpo.md": "",
         "docs/objectives/2d-dpo.md": "",
     }.items():
@@ -136,6 +146,7 @@ def test_a_well_kept_tree_passes(tree: Path) -> None:
         "tests/objectives/test_parts.py",
         "tests/objectives/test_dpo.py",
         "tests/objectives/test_two_d_dpo.py",
+        "tests/objectives/folder/test_contour.py",
         "docs/objectives/dpo.md",
         "docs/objectives/2d-dpo.md",
     ],

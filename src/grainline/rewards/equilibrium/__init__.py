@@ -13,7 +13,7 @@ is ours. ::
     lessons       targets and holomorphic losses
     learner       all of it, in a loop
 
-Every function is pure and takes its weights, so a figure of the paper is a dozen lines (``bench/equilibrium.py``)::
+Every function is pure and takes its weights, so a figure of the paper is a dozen lines::
 
     from grainline.rewards import equilibrium as ep
 

@@ -133,7 +133,10 @@ def lesson_gradient(
     error_BU, heard_B = _error(weights, lesson, rest, settings)
     felt_BA = lesson.slope(weights.outputs(rate_BU))
     error_BU, felt_BA = (torch.where(heard_B[:, None], part, 0.0) for part in (error_BU, felt_BA))
-    found = gradient(wiring, lesson.features, rate_BU, error_BU, felt_BA)
+    rows = len(lesson.features) / len(
+        lesson.target
+    )  # of each example: a pair's loss counts once, not half a time a row
+    found = gradient(wiring, lesson.features, rate_BU, rows * error_BU, rows * felt_BA)
     if settings.tied:
         return tied(found), heard_B
     skew_UU = (

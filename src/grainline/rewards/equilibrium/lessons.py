@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from grainline.errors import DataError
+
 
 class Kind(NamedTuple):
     """A loss of one output and target, elementwise but for the classes of CROSS_ENTROPY."""
@@ -41,7 +43,8 @@ def _likelihood(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 CROSS_ENTROPY = Kind(lambda z, y: -y * z.log_softmax(-1), lambda z, y: _softmax(z) - y)
-"""Classes; targets are one-hot, or shares that sum to 1."""
+"""Classes; targets are one-hot, or shares that sum to 1. All classes of a row must weigh the same; the loss of a lesson
+is the mean over classes, so the usual one divided by their number."""
 SQUARES = Kind(lambda z, y: (z - y).square() / 2, lambda z, y: z - y)
 LIKELIHOOD = Kind(_likelihood, lambda z, y: torch.sigmoid(z) - y)
 
@@ -73,10 +76,16 @@ class Lesson(NamedTuple):
     def of(
         cls, kind: Kind, features: Tensor, target: Tensor, weight: Tensor | None = None, paired: bool = False
     ) -> Lesson:
-        """A lesson whose unlabelled targets are NaN; weights (N,) or (N, A) are brought to a sum of N."""
+        """A lesson whose unlabelled targets are NaN; weights (N,) or (N, A) are brought to a sum of N.
+
+        Raises:
+            DataError: nothing is labelled, or all that is has no weight.
+        """
         labelled_NA = ~target.isnan()
         weight_NA = torch.ones_like(target) if weight is None else weight.reshape(len(target), -1).expand_as(target)
         weight_NA = weight_NA * labelled_NA
+        if not weight_NA.sum() > 0:
+            raise DataError("no target of the lesson has a weight", instead="Label some rows, or weigh them above 0.")
         return cls(kind, features, target.nan_to_num(), weight_NA * len(target) / weight_NA.sum(), paired)
 
     def take(self, which_N: Tensor) -> Lesson:
