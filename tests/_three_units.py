@@ -1,7 +1,7 @@
 """A network of three units whose numbers were derived independently of the package.
 
-sigma(u) = 1 / (1 + exp(-4 u + 2)), u <- W sigma(u) + b + beta dL/dr, L = (r_2 - 1)^2 / 2, 400 synchronous steps; W is not
-symmetric. All numbers are given to ten decimals.
+sigma(u) = 1 / (1 + exp(-4 u + 2)), u <- W sigma(u) + b + beta dL/dr, L = (r_2 - 1)^2 / 2, 400 synchronous steps; W
+is not symmetric. All numbers are given to ten decimals.
 """
 
 from __future__ import annotations

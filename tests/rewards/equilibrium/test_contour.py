@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from _three_units import double
 
+from _three_units import double
 from grainline.rewards import equilibrium as ep
 
 LIKE = double(0.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _three_units import double
 from pydantic import ValidationError
 
+from _three_units import double
 from grainline.rewards import equilibrium as ep
 
 

@@ -1,9 +1,10 @@
-"""Estimated, exact and true errors: golden numbers, autograd through the relaxation, and what theory says of their gap."""
+"""Estimated, exact and true errors: golden numbers, autograd through the relaxation, what theory says of the gap."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
 from _three_units import (
     DELTA,
     DYNAMICS,
@@ -19,7 +20,6 @@ from _three_units import (
     WEIGHTS,
     WIRING,
 )
-
 from grainline.rewards import equilibrium as ep
 
 REST = ep.free(WEIGHTS, INPUTS, DYNAMICS)

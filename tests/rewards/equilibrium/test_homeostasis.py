@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _three_units import ASYMMETRY, SYMMETRIC, WEIGHTS
 
+from _three_units import ASYMMETRY, SYMMETRIC, WEIGHTS
 from grainline.rewards import equilibrium as ep
 
 
@@ -38,7 +38,7 @@ def test_noise_estimates_loss_and_gradient() -> None:
 
 def test_noise_serves_any_map() -> None:
     """The Jacobian of (r_1 r_2, 0) at (2, 3) is [[3, 2], [0, 0]]: L = (13 - 9) / 2."""
-    at = torch.tensor([[2.0, 3.0]], dtype=torch.float64).expand(4000, 2)
+    at = torch.tensor([[2.0, 3.0]], dtype=torch.float64).repeat(4000, 1)
     found = ep.noisy(lambda r: torch.stack([r[:, 0] * r[:, 1], 0 * r[:, 0]], 1), at, draws=20, luck=luck())
     assert float(found) == pytest.approx(2.0, rel=0.05)
 
@@ -58,7 +58,11 @@ def test_descending_it_makes_estimates_true(draws: int) -> None:
 
     before, angle, loss, cosine = weights, ep.angle(weights), float(ep.asymmetry(weights)), truth(weights)
     for _ in range(100):
-        noise = ep.noisy_gradient(weights, features, draws=draws, luck=drawn) if draws else None
+        noise = (
+            ep.noisy_gradient(weights, torch.zeros(8, 9, dtype=torch.float64), draws=draws, luck=drawn)
+            if draws
+            else None
+        )
         slope = ep.asymmetry_gradient(weights) if noise is None else noise
         weights = weights._replace(recurrent=weights.recurrent - 0.1 * slope * wiring.recurrent)
     assert angle > 60

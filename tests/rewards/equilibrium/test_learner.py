@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from _three_units import double
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
+from _three_units import double
 from grainline.rewards import equilibrium as ep
 
 SMALL = ep.Settings(layers=(8, 6), epochs=25, lr=0.01, dynamics=ep.Dynamics(tolerance=1e-6, most=300, strict=False))
@@ -99,7 +99,7 @@ def test_it_learns_from_pairs_alone() -> None:
     lesson = ep.Lesson.of(
         ep.LIKELIHOOD, torch.cat([chosen, rejected]), torch.ones(100, 1, dtype=torch.float64), paired=True
     )
-    found = ep.fit(lesson, changed(epochs=15, batch=25), seed=0)
+    found = ep.fit(lesson, changed(epochs=25, batch=25, lr=0.004), seed=0)
     better, worse = ep.predict(found.weights, lesson.features, SMALL.dynamics).chunk(2)
     assert float((better > worse).double().mean()) > 0.9
     assert loss(found.weights, lesson) < 0.7 * math.log(2)
@@ -132,6 +132,14 @@ def test_the_epoch_of_the_lowest_held_out_loss_is_kept() -> None:
     losses = [epoch.held for epoch in found.epochs]
     assert [epoch.held for epoch in seen] == losses
     assert loss(found.weights, held) == pytest.approx(min(losses))
+
+
+def test_held_out_rows_that_never_rest_are_loud() -> None:
+    """No epoch could be called the best."""
+    held = regression(5, seed=1)
+    held = held._replace(features=held.features * math.nan)
+    with pytest.raises(ep.NotSettled, match="held-out lesson did not come to rest in any epoch"):
+        ep.fit(regression(50), changed(epochs=2), seed=0, held=held)
 
 
 def test_without_held_out_rows_the_last_epoch_is_kept() -> None:

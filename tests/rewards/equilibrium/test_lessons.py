@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from _three_units import double
 
+from _three_units import double
 from grainline.errors import DataError
 from grainline.rewards import equilibrium as ep
 

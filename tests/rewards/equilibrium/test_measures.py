@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _three_units import COSINE, DELTA, RESPONSE, SYMMETRIC, SYMMETRY, WEIGHTS, double
 
+from _three_units import COSINE, DELTA, RESPONSE, SYMMETRIC, SYMMETRY, WEIGHTS, double
 from grainline.rewards import equilibrium as ep
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _three_units import DYNAMICS, INPUTS, LESSON, WEIGHTS, double
 
+from _three_units import DYNAMICS, INPUTS, LESSON, WEIGHTS, double
 from grainline.rewards import equilibrium as ep
 
 LIKE = double(0.0)

@@ -90,7 +90,7 @@ def fit(
     """Learn ``lesson`` in double precision.
 
     Raises:
-        NotSettled: most rows of an epoch did not come to rest.
+        NotSettled: most rows of an epoch did not come to rest, or no epoch saw all held-out rows at rest.
     """
     lesson, held = _double(lesson), _double(held) if held else None
     wiring, weights = start(lesson.features.shape[1], lesson.target.shape[1], settings, seed=seed)
@@ -114,6 +114,11 @@ def fit(
         if best is None or not now.held >= best.held:  # nan, no held-out lesson: the last one is the best
             best = now
     assert best is not None
+    if best.held == math.inf:  # none is better than another
+        raise NotSettled(
+            "some row of the held-out lesson did not come to rest in any epoch",
+            instead="Take a smaller lr or gain, or let them take more steps (dynamics.most).",
+        )
     return Fitted(best.weights, epochs)
 
 
