@@ -384,7 +384,8 @@ def plant(root: Path, file: str, code: str) -> Path:
         "objectives/sft",
         "objectives/_parts",
         "adapters/_seam",
-    ) + FOLDER:
+        *FOLDER,
+    ):
         (root / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
         (root / f"{name}.py").touch()
     (root / file).parent.mkdir(parents=True, exist_ok=True)
