@@ -38,7 +38,9 @@ def main() -> None:
     for (n, found), mark in zip(errors.items(), "osv^", strict=True):
         axes.loglog(RADII, found, marker=mark, label=f"N = {n}")
     axes.set(xlabel="strength of the teaching signal |beta|", ylabel="relative error of dr/dbeta (L2)")
-    axes.legend()
+    axes.minorticks_off()
+    axes.set_xticks(RADII, [str(radius) for radius in RADII])
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(ASSETS / "equilibrium_error.svg", metadata={"Date": None})
     figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
     for (kind, found), mark in zip(cosines.items(), "osv", strict=True):
