@@ -44,10 +44,11 @@ class Records:
             out, recipe = Path(tempfile.mkdtemp()) / "run", dict(recipe)
             held_out = recipe.pop("held_out")
             run = gl.align(**recipe, evaluation={"samples": 0}, seed=key["seed"], out=str(out), progress=False)
-            found = run.evaluate({"test": held_out}, progress=False)["test"]
+            found = run.evaluate({"test": held_out}, families=("preference",), progress=False)["test"]
+            lines = (out / "evaluation" / "test" / "rows.jsonl").read_text().splitlines()
             self._rows_of(key).parent.mkdir(exist_ok=True)
             with gzip.open(self._rows_of(key), "wt") as file:
-                json.dump(json.loads((out / "evaluation-test.json").read_text())["rows"], file)
+                json.dump([json.loads(line) for line in lines], file)
             with self.file.open("a") as file:
                 file.write(json.dumps({"run": key, "metrics": found, "seconds": run.summary()["seconds"]}) + "\n")
             shutil.rmtree(out.parent)
