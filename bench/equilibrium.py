@@ -55,7 +55,9 @@ def digits(rows: int = 100) -> tuple[torch.Tensor, ep.Lesson]:
     x = torch.tensor(data[:rows], dtype=torch.float64)
     x = (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
     hot = torch.nn.functional.one_hot(torch.tensor(target[:rows]), 10).double()
-    return x, ep.Lesson.of(ep.CROSS_ENTROPY, x, hot)
+    lesson = ep.Lesson.of(ep.CROSS_ENTROPY, x, hot)
+    # Lessons take the mean over outputs. The usual cross-entropy is the sum over classes, and |beta| is in its unit.
+    return x, lesson._replace(weight=torch.ones_like(hot))
 
 
 def weights_at(features: torch.Tensor, angle: float) -> ep.Weights:
