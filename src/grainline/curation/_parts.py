@@ -78,3 +78,14 @@ def without_answers(row: Mapping[str, Any]) -> dict[str, Any]:
     named = {*kinds, "answers", "label", "labels", "margin"}
     told = tuple(f"{kind}_" for kind in kinds)
     return {key: value for key, value in row.items() if key not in named and not key.startswith(told)}
+
+
+def worst_first(ends: tuple[float, float]) -> tuple[float, float]:
+    """``ends`` of a scale, as an option's validator hands them on.
+
+    Raises:
+        ValueError: they are equal, or stand the other way round.
+    """
+    if not ends[0] < ends[1]:
+        raise ValueError("the worst is below the best")
+    return ends

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from grainline.curation._parts import every, paired, record, without_answers
+from grainline.curation._parts import every, paired, record, without_answers, worst_first
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.data.conditions import Condition, Place, conditioned
@@ -65,9 +65,7 @@ class Control:
     @field_validator("between", "scale")
     @classmethod
     def _worst_first(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        if not ends[0] < ends[1]:
-            raise ValueError("the worst is below the best")
-        return ends
+        return worst_first(ends)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from grainline.curation._parts import record
+from grainline.curation._parts import record, worst_first
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.data.conditions import Condition, Place, conditioned
@@ -53,9 +53,7 @@ class Relabel:
     @field_validator("between", "scale")
     @classmethod
     def _worst_first(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        if not ends[0] < ends[1]:
-            raise ValueError("the worst is below the best")
-        return ends
+        return worst_first(ends)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
