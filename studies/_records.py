@@ -58,6 +58,23 @@ class Records:
         return self.folder / "rows" / ("-".join(str(value).replace(" ", "") for value in run.values()) + ".json.gz")
 
 
+def beside_dpo(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
+    """Markdown: method -> seed -> held-out rows, as means over seeds and differences to ``dpo``.
+
+    Rows are pairs averaged over seeds; differences are paired by row; each has a 95 % bootstrap interval over rows.
+    Each seed's accuracy stands beside.
+    """
+    rows = []
+    for method, seeds in found.items():
+        wins, margins = (average(seeds, f"rewards/{kind}") for kind in ("accuracies", "margins"))
+        each = " ".join(f"{mean(row['rewards/accuracies'] for row in part.values()):.3f}" for part in seeds.values())
+        apart = minus(seeds, found.get("dpo", {}), "rewards/accuracies") if method != "dpo" else {}
+        gain = f"{mean(apart.values()):+.3f} {interval(apart)}" if apart else ""
+        accuracy = f"{mean(wins.values()):.3f} {interval(wins)}"
+        rows.append((method, str(len(seeds)), accuracy, each, gain, f"{mean(margins.values()):.2f}"))
+    return markdown(("method", "seeds", "accuracy", "per seed", "minus dpo", "margin"), rows)
+
+
 def average(seeds: Mapping[int, Mapping[str, Any]], metric: str) -> dict[str, float]:
     """row id -> mean over seeds."""
     ids = next(iter(seeds.values()))

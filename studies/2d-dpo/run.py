@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean as mean
 from typing import Any
 
 import yaml
@@ -26,7 +25,7 @@ from grainline.data import files
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from _records import Records, average, interval, markdown, minus  # noqa: E402
+from _records import Records, beside_dpo  # noqa: E402
 
 RECORDS = Records(HERE)
 DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
@@ -90,25 +89,14 @@ def noisy(level: float | None, seed: int) -> str:
 
 
 def table(study: str) -> str:
-    """Markdown: the mean over seeds, and the difference to dpo, each with a 95 % bootstrap interval over test rows.
-
-    Rows are pairs averaged over seeds; differences are paired by row. Each seed's accuracy stands beside.
-    """
+    """Markdown of a study, with the noise in its methods' names."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for line in RECORDS.lines():
         run = line["run"]
         if run["study"] == study:
             label = run["method"] + (f", noise {run['noise']}" if run.get("noise", "0") != "0" else "")
             found.setdefault(label, {})[run["seed"]] = RECORDS.rows(run)
-    rows = []
-    for label, seeds in found.items():
-        wins, margins = (average(seeds, f"rewards/{kind}") for kind in ("accuracies", "margins"))
-        each = " ".join(f"{mean(row['rewards/accuracies'] for row in rows.values()):.3f}" for rows in seeds.values())
-        apart = minus(seeds, found.get("dpo", {}), "rewards/accuracies") if label != "dpo" else {}
-        gain = f"{mean(apart.values()):+.3f} {interval(apart)}" if apart else ""
-        accuracy = f"{mean(wins.values()):.3f} {interval(wins)}"
-        rows.append((label, str(len(seeds)), accuracy, each, gain, f"{mean(margins.values()):.2f}"))
-    return markdown(("method", "seeds", "accuracy", "per seed", "minus dpo", "margin"), rows)
+    return beside_dpo(found)
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean as mean
 from typing import Any
 
 import yaml
@@ -31,7 +30,7 @@ from grainline.scoring import score
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from _records import Records, average, interval, markdown, minus  # noqa: E402
+from _records import Records, beside_dpo  # noqa: E402
 
 RECORDS = Records(HERE)
 DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
@@ -132,20 +131,12 @@ def write(name: str, study: str, rows: list[Row]) -> str:
 
 
 def table(study: str) -> str:
-    """Means over seeds and differences to dpo, paired by test row, with 95 % bootstrap intervals over rows."""
+    """Markdown of a study."""
     found: dict[str, dict[int, Row]] = {}
     for line in RECORDS.lines():
         if line["run"]["study"] == study:
             found.setdefault(line["run"]["method"], {})[line["run"]["seed"]] = RECORDS.rows(line["run"])
-    rows = []
-    for method, seeds in found.items():
-        wins, margins = (average(seeds, f"rewards/{kind}") for kind in ("accuracies", "margins"))
-        each = " ".join(f"{mean(row['rewards/accuracies'] for row in part.values()):.3f}" for part in seeds.values())
-        apart = minus(seeds, found.get("dpo", {}), "rewards/accuracies") if method != "dpo" else {}
-        gain = f"{mean(apart.values()):+.3f} {interval(apart)}" if apart else ""
-        accuracy = f"{mean(wins.values()):.3f} {interval(wins)}"
-        rows.append((method, str(len(seeds)), accuracy, each, gain, f"{mean(margins.values()):.2f}"))
-    return markdown(("method", "seeds", "accuracy", "per seed", "minus dpo", "margin"), rows)
+    return beside_dpo(found)
 
 
 def main() -> None:
