@@ -37,7 +37,7 @@ class Settings:
     """The error: from nudged phases; their limit dr/dbeta; backpropagation's, for comparison."""
     teaching: Teaching = Teaching()
     """Points and strength of the teaching signal."""
-    dynamics: Dynamics = Dynamics(tolerance=1e-7, most=300, strict=False)
+    dynamics: Dynamics = Dynamics(tolerance=1e-7, strict=False)
     """How a network comes to rest."""
     angle: float = Field(default=90.0, ge=0, le=90)
     """Degrees between forward and feedback weights before learning."""
@@ -135,13 +135,14 @@ def lesson_gradient(
     dynamics = settings.dynamics
     rest = free(weights, lesson.features, dynamics)
     rate_BU = dynamics.rate(rest.state)
-    error_BU, heard_B = _error(weights, lesson, rest, settings)
-    felt_BA = lesson.slope(weights.outputs(rate_BU))
-    error_BU, felt_BA = (torch.where(heard_B[:, None], part, 0.0) for part in (error_BU, felt_BA))
-    rows = len(lesson.features) / len(
-        lesson.target
-    )  # of each example: a pair's loss counts once, not half a time a row
-    found = gradient(wiring, lesson.features, rate_BU, rows * error_BU, rows * felt_BA)
+    even, weight_B = lesson.even()
+    error_BU, heard_B = _error(weights, even, rest, settings)
+    felt_BA = even.slope(weights.outputs(rate_BU))
+    counts_B1 = (
+        weight_B[:, None] * len(lesson.features) / len(lesson.target)
+    )  # a pair counts once, not half a time a row
+    error_BU, felt_BA = (torch.where(heard_B[:, None], counts_B1 * part, 0.0) for part in (error_BU, felt_BA))
+    found = gradient(wiring, lesson.features, rate_BU, error_BU, felt_BA)
     if settings.tied:
         return tied(found), heard_B
     skew_UU = (
