@@ -97,10 +97,12 @@ def test_a_long_silence_ends_the_job_and_keeps_what_was_answered(tmp_path: Path)
     def dying(body: Body) -> Reaction:
         return echo(body) if int(body["messages"][0]["content"]) < 4 else Fail(500)
 
+    read: list[str] = []
     with serving(otherwise=dying) as server:
         with reach(server, tmp_path, retries=1, at_once=2) as line, pytest.raises(TrainingError, match="in a row"):
-            list(line.in_order(lambda n: quietly(line, n), range(100)))
+            read.extend(line.in_order(lambda n: quietly(line, n), range(100)))
         assert line.tally.unanswered < module.SILENCE + 4
+        assert read == list("0123"[: len(read)])  # nothing of the silence is handed on
         with reach(server, tmp_path) as again:
             assert [again.ask(question(n)).text for n in range(4)] == list("0123")
             assert (again.tally.kept, again.tally.requests) == (4, 0)
@@ -122,6 +124,15 @@ def test_what_waits_when_a_job_ends_is_no_unanswered_request(tmp_path: Path) -> 
         with pytest.raises(ModelError, match="401"):
             read.extend(line.in_order(lambda n: quietly(line, n), range(9)))
         assert (read, line.tally.unanswered) == ([], 0)
+
+
+def test_requests_that_have_no_answer_among_others_are_handed_on(tmp_path: Path) -> None:
+    def every_third(body: Body) -> Reaction:
+        return Fail(422) if int(body["messages"][0]["content"]) % 3 == 0 else echo(body)
+
+    with serving(otherwise=every_third) as server, reach(server, tmp_path, at_once=2) as line:
+        read = list(line.in_order(lambda n: quietly(line, n), range(20)))
+    assert read == ["?" if n % 3 == 0 else str(n) for n in range(20)]
 
 
 def quietly(line: Endpoint, n: int) -> str:

@@ -175,16 +175,24 @@ class Endpoint:
         return reply
 
     def in_order(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-        """``function`` of each item, up to ``at_once`` at the same time, reading twice as far ahead."""
+        """``function`` of each item, up to ``at_once`` at the same time, reading twice as far ahead.
+
+        While requests go unanswered what was made is held back: it is given when the next one is answered, and not at
+        all where the job ends of silence. So nobody writes down as judged by nobody what the next job would ask again.
+        """
         pending: deque[Future[Made]] = deque()
+        held: list[Made] = []
         with ThreadPoolExecutor(self.access.at_once) as pool:
             try:
                 for item in items:
                     pending.append(pool.submit(function, item))
                     if len(pending) >= 2 * self.access.at_once:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
+                        held.append(pending.popleft().result())
+                        if not self._silence:
+                            yield from held
+                            held.clear()
+                held += [future.result() for future in pending]
+                yield from held
             except KeyboardInterrupt:  # nobody should wait for pauses to pass
                 self._stop.set()
                 raise
