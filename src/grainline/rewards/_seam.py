@@ -26,6 +26,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from grainline.rewards._parts import higher
+
 Prompt = str | tuple[Mapping[str, Any], ...]
 
 
@@ -91,6 +93,11 @@ def compare(reward: Scoring, duels: Sequence[Duel]) -> list[float]:
     the scores of both as a whole. A duel whose scores are NaN is a tie."""
     if own := getattr(reward, "compare", None):
         return list(own(duels))
-    asked = [Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second)]
-    whole = [scores.value[0][0] for scores in reward.score(asked)]
-    return [0.5 + 0.5 * ((a > b) - (a < b)) for a, b in zip(whole[::2], whole[1::2], strict=True)]
+    return [higher(first, second) for first, second in wholes(reward, duels)]
+
+
+def wholes(reward: Scoring, duels: Iterable[Duel]) -> Iterator[tuple[float, float]]:
+    """The scores of both answers of each duel, all in all."""
+    asked = (Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second))
+    said = (scores.value[0][0] for scores in reward.score(asked))
+    return zip(said, said, strict=True)

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from grainline.rewards._parts import mean
 from grainline.rewards._seam import Scores
 
 
@@ -23,7 +24,7 @@ def mean_and_spread(opinions: Sequence[Scores]) -> Scores:
     pieces = range(len(opinions[0].value))
     said = [[_said(opinions, s, a) for a in range(len(opinions[0].value[s]))] for s in pieces]
     return Scores(
-        tuple(tuple(_mean(values) for values, _ in row) for row in said),
+        tuple(tuple(mean(values) for values, _ in row) for row in said),
         tuple(tuple(_deviation(values, own) for values, own in row) for row in said),
         tuple(opinion.value for opinion in opinions),
     )
@@ -38,10 +39,6 @@ def _said(opinions: Sequence[Scores], s: int, a: int) -> tuple[list[float], list
             values.append(value)
             own.append(0.0 if math.isnan(spread) else spread)
     return values, own
-
-
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else math.nan
 
 
 def _deviation(values: Sequence[float], own: Sequence[float]) -> float:

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from grainline.errors import ModelError, RunError, SpecError, nearest
-from grainline.rewards._parts import bradley_terry, windows
-from grainline.rewards._seam import Asked, Desk, Duel, Scores
+from grainline.rewards._parts import bradley_terry, higher, windows
+from grainline.rewards._seam import Asked, Desk, Duel, Scores, wholes
 from grainline.types import spec
 
 if TYPE_CHECKING:
@@ -109,11 +109,8 @@ class Judging:
 
     def compare(self, duels: Iterable[Duel]) -> Iterator[float]:
         """By Bradley and Terry's model where the head was taught so, else the better score wins."""
-        pairs = self._trained.loss.name == "pairs"
-        asked = (Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second))
-        whole = (scores.value[0][0] for scores in self.score(asked))
-        for first, second in zip(whole, whole, strict=True):
-            yield bradley_terry(first, second) if pairs else 0.5 + 0.5 * ((first > second) - (first < second))
+        likely = bradley_terry if self._trained.loss.name == "pairs" else higher
+        return itertools.starmap(likely, wholes(self, duels))
 
     def _pieces(self, one: Asked) -> tuple[tuple[int, int], ...]:
         """What is read of an answer: of a whole one its sentences, if it is sentences that the head was taught on."""

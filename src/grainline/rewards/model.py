@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from grainline.errors import ModelError, SpecError, nearest
-from grainline.rewards._parts import bradley_terry, windows
-from grainline.rewards._seam import Asked, Desk, Duel, Prompt, Scores
+from grainline.rewards._parts import bradley_terry, higher, windows
+from grainline.rewards._seam import Asked, Desk, Duel, Prompt, Scores, wholes
 from grainline.types import spec
 
 if TYPE_CHECKING:
@@ -118,13 +118,7 @@ class Judging:
 
     def compare(self, duels: Iterable[Duel]) -> Iterator[float]:
         """Bradley and Terry's model on logits; of probabilities the larger wins."""
-        asked = (Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second))
-        whole = (scores.value[0][0] for scores in self.score(asked))
-        for first, second in zip(whole, whole, strict=True):
-            if self._spec.squash:
-                yield 0.5 + 0.5 * ((first > second) - (first < second))
-            else:
-                yield bradley_terry(first, second)
+        return itertools.starmap(higher if self._spec.squash else bradley_terry, wholes(self, duels))
 
     # ------------------------------------------------------------------------------------------------- what is shown
 
