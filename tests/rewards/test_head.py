@@ -274,6 +274,20 @@ def test_an_aspect_that_it_does_not_know_is_refused_and_an_answer_that_cannot_be
     assert [[math.isnan(x) for x in row] for row in scores.value] == [[True, True]] * 2
 
 
+def test_a_member_that_cannot_say_leaves_the_piece_to_the_others(taught: Path, tmp_path: Path) -> None:
+    """As in an ensemble: NaN takes part in nothing, and one opinion cannot disagree."""
+    said_MSA = torch.tensor([[[0.2], [math.nan]], [[0.4], [math.nan]], [[math.nan], [0.5]]])
+    asked = Asked(({"role": "user", "content": "hello"},), "Yes kind. No.", ((0, 10), (10, 13)), ("tone",))
+    with open_(f"head:path={taught}", tmp_path) as reward:
+        reward._trained = lambda features_SD: said_MSA
+        (scores,) = reward.score([asked])
+        (whole,) = reward.score([asked._replace(segments=())])
+    assert scores.value == ((pytest.approx(0.3),), (pytest.approx(0.5),))
+    assert scores.spread[0][0] == pytest.approx(0.2 / math.sqrt(2))
+    assert math.isnan(scores.spread[1][0])
+    assert whole.value[0][0] == pytest.approx((0.2 + 0.4 + 0.5) / 3)
+
+
 def test_duels_of_judged_aspects_and_of_strengths(taught: Path, toy: Toy, tmp_path: Path) -> None:
     chat = ({"role": "user", "content": "hello"},)
     duel = Duel(chat, "Yes kind glad.", "No rude bad.")
