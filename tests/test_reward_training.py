@@ -102,8 +102,9 @@ def test_a_rule_is_measured_as_a_head_is(toy: Toy, marked: str) -> None:
         ({"learn": "pairs"}, DataError, "learn=pairs does not go with labelled answers"),
         ({"learn": "answers", "aspects": ("tone",)}, SpecError, "learn=answers knows no aspects"),
         ({"learning": "backprob"}, SpecError, "Did you mean 'backprop'"),
-        ({"learning": "backprop:hidden=3"}, SpecError, "unexpected keyword argument 'hidden'"),
-        ({"learning": "equilibrium:layers=[]"}, SpecError, "learning equilibrium: .*layers"),
+        ({"learning": "backprop:hidden=3"}, SpecError, "learning backprop has no option 'hidden'"),
+        ({"learning": "equilibrium:layers=[]"}, SpecError, "learning equilibrium:layers: .*at least 1 item"),
+        ({"learning": "equilibrium:tied=true"}, SpecError, "learning equilibrium: tied weights ask for angle=0"),
         ({"members": 30}, DataError, "prompts with something judged are too few for 30 members"),
     ],
 )

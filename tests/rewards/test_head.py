@@ -38,7 +38,7 @@ def test_a_linear_head_has_scikit_learn_s_optimum(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(head, "DECAYS", (0.1,))
     taught = lesson(aspects=1)
-    found = head.backprop(taught, taught, head.Loss("likelihood"), 0, steps=200)
+    found = head.backprop(taught, taught, head.Loss("likelihood"), 0, head.Descent(steps=200))
     weight = taught.weight[:, 0].numpy()
     theirs = LogisticRegression(C=1 / (0.1 * weight.sum()), tol=1e-8, max_iter=1000)
     theirs.fit(taught.features.numpy(), taught.target[:, 0].numpy(), sample_weight=weight)
@@ -109,12 +109,7 @@ def test_what_is_said_of_unseen_rows_is_of_the_member_that_has_not_seen_them() -
         head._descend(network, taught, loss, 1e-4, 100)
         return network.eval()
 
-    head.LEARNERS["by heart"] = (by_heart, head.Linear)
-    try:
-        fold = head.folds(list(range(200)), 5, 0)
-        found = head.teach(random_lesson, fold, head.Loss("likelihood"), head.learner("by heart", {}), seed=0)
-    finally:
-        del head.LEARNERS["by heart"]
+    found = head.teach(random_lesson, head.folds(list(range(200)), 5, 0), head.Loss("likelihood"), by_heart, seed=0)
     right = [
         ((said > 0) == (target > 0.5)).float().mean()
         for said in (found.unseen_NA, found.members[0](random_lesson.features))
@@ -143,8 +138,7 @@ def test_calibration_of_pairs_has_no_offset_and_of_judgements_is_right_on_averag
 def trained(loss: head.Loss, learning: str = "backprop") -> head.Trained:
     one = lesson(60, 6)
     options = {"layers": (4,), "epochs": 1} if learning == "equilibrium" else {}
-    fit, _ = head.LEARNERS[learning]
-    members = [fit(one, one, loss, seed, **options) for seed in (0, 1)]
+    members = [head.learner(learning, options)(one, one, loss, seed) for seed in (0, 1)]
     return head.Trained(head.Scale(torch.ones(6), torch.full((6,), 2.0)), loss, members, (Platt(2.0, 1.0), Platt()))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from grainline.rewards.equilibrium.contour import Teaching
@@ -60,8 +60,11 @@ class Settings:
     decay: float = Field(default=0.0, ge=0)
     """Weight decay of input and readout weights, decoupled, times the learning rate a step."""
 
-    def __post_init__(self) -> None:
-        assert not self.tied or self.angle == 0, "tied weights ask for angle=0"
+    @model_validator(mode="after")
+    def _tied_weights_begin_alike(self) -> Settings:
+        if self.tied and self.angle != 0:
+            raise ValueError("tied weights ask for angle=0")
+        return self
 
 
 class Epoch(NamedTuple):

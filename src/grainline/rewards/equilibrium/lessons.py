@@ -75,18 +75,17 @@ class Lesson(NamedTuple):
     def of(
         cls, kind: Kind, features: Tensor, target: Tensor, weight: Tensor | None = None, paired: bool = False
     ) -> Lesson:
-        """A lesson whose unlabelled targets are NaN; weights (N,) or (N, A) are brought to a mean of 1 over what is
-        labelled, so that without any a labelled output feels its own loss.
+        """A lesson whose unlabelled targets are NaN, or weigh 0; weights (N,) or (N, A) are brought to a mean of 1 over
+        all others, so that without any a labelled output feels its own loss.
 
         Raises:
             DataError: nothing is labelled, or all that is has no weight.
         """
-        labelled_NA = ~target.isnan()
         weight_NA = torch.ones_like(target) if weight is None else weight.reshape(len(target), -1).expand_as(target)
-        weight_NA = weight_NA * labelled_NA
+        weight_NA = weight_NA * ~target.isnan()
         if not weight_NA.sum() > 0:
             raise DataError("no target of the lesson has a weight", instead="Label some rows, or weigh them above 0.")
-        return cls(kind, features, target.nan_to_num(), weight_NA * labelled_NA.sum() / weight_NA.sum(), paired)
+        return cls(kind, features, target.nan_to_num(), weight_NA / weight_NA[weight_NA > 0].mean(), paired)
 
     def take(self, which_N: Tensor) -> Lesson:
         """Some of the examples."""
