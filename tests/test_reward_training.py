@@ -124,6 +124,11 @@ def test_a_folder_of_something_else_is_left_alone(toy: Toy, marked: str, tmp_pat
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "dear"
 
 
+def test_pairs_have_a_loss_of_their_own(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="pairs are not taught by squares"):
+        train(toy.pairs, tmp_path / "head", Plan(pool="mean", model=toy.model, loss="squares"))
+
+
 def test_rows_without_a_span_teach_no_segments(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no span judges anything"):
         train(toy.pairs, tmp_path / "head", Plan(pool="mean", model=toy.model, learn="segments"))

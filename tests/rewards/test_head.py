@@ -12,7 +12,7 @@ import torch
 
 from _toy import Toy, jsonl, marked, write_model
 from grainline import models, rooms
-from grainline.errors import ModelError, RunError, SpecError
+from grainline.errors import DataError, ModelError, RunError, SpecError
 from grainline.features import Features, Passage, Taken
 from grainline.reward_training import Plan, train
 from grainline.rewards import head_torch as head
@@ -116,6 +116,11 @@ def test_what_is_said_of_unseen_rows_is_of_the_member_that_has_not_seen_them() -
     ]
     assert 0.35 < float(right[0]) < 0.65
     assert float(right[1]) > 0.85
+
+
+def test_one_level_is_no_order() -> None:
+    with pytest.raises(DataError, match="judged alike"):
+        head.loss("ordinal", head.Lesson(torch.zeros(3, 1), torch.ones(3, 1), torch.ones(3, 1)))
 
 
 def test_calibration_of_pairs_has_no_offset_and_of_judgements_is_right_on_average() -> None:

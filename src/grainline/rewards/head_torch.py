@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grainline import atomic, rooms
-from grainline.errors import RunError, SpecError, nearest
+from grainline.errors import DataError, RunError, SpecError, nearest
 from grainline.rewards import equilibrium as ep
 from grainline.rewards._parts import Platt, platt
 from grainline.types import spec
@@ -92,11 +92,17 @@ class Loss(NamedTuple):
 
 
 def loss(name: LossName, lesson: Lesson) -> Loss:
-    """The loss of that name for these data; ``ordinal`` reads its levels off them."""
+    """The loss of that name for these data; ``ordinal`` reads its levels off them.
+
+    Raises:
+        DataError: there is one level only.
+    """
     if name != "ordinal":
         return Loss(name)
     judged_NA = lesson.weight > 0
     levels = lesson.target[judged_NA].unique()[:-1]
+    if not len(levels):
+        raise DataError("all is judged alike: there are no levels to tell apart.", where="loss ordinal")
     passed_AK = torch.stack([(judged_NA & (lesson.target > level)).sum(0) for level in levels], -1)
     share_AK = (passed_AK + 0.5) / (judged_NA.sum(0)[:, None] + 1)
     return Loss(name, -torch.logit(share_AK), levels)
