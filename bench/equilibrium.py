@@ -179,9 +179,9 @@ def figure_learning(rows: list[dict[str, Any]]) -> None:
     for axes, key in zip(both, ("accuracy", "cosine"), strict=True):
         for way in DRAWN:
             curve(axes, [[epoch[key] for epoch in row["epochs"]] for row in rows if row["way"] == way], way)
-    both[0].set(xlabel="epoch", ylabel="accuracy on digits not seen", ylim=(0.5, 1))
-    both[1].set(xlabel="epoch", ylabel="cosine to backpropagation's error")
-    both[0].legend(loc="lower right")
+    both[0].set(xlabel="epoch", ylabel="accuracy on digits not seen", ylim=(0, 1))
+    both[1].set(xlabel="epoch", ylabel="cosine to backpropagation's error", ylim=(0, 1.02))
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(DRAWN))
     figure.savefig(ASSETS / "equilibrium_learning.svg", metadata={"Date": None})
 
 
