@@ -1,14 +1,18 @@
 """2d-dpo on *predicted* segment scores against dpo, and against 2d-dpo on the data's own scores, with equal budgets.
 
-    python studies/predicted-scores/run.py house    3 seeds x {dpo, 2d-dpo: own, predicted, shuffled}, the demo's recipe
-    python studies/predicted-scores/run.py prefs    3 seeds x {dpo, 2d-dpo: predicted, shuffled} on qa_feedback's
-                                                    preferences, which nobody scored; 335 other answers are marked
+    python studies/predicted-scores/run.py rates    each method at several learning rates, on training rows alone
+    python studies/predicted-scores/run.py house    3 seeds x {dpo, 2d-dpo: predicted, own, shuffled}
+    python studies/predicted-scores/run.py prefs    2 seeds x {dpo, 2d-dpo: predicted} on qa_feedback's preferences,
+                                                    which nobody scored; 335 other answers are marked
     python studies/predicted-scores/run.py table    Markdown of all results
+
+Equal budget: the same pairs in the same order, the same steps, adapter, optimizer and seeds. Each method has the learning
+rate that ``rates`` found for it: it trains on half of house's training prompts and is measured on the other half, with a
+seed that no other study uses. No test row takes part in that choice.
 
 No row is scored by a head that was taught on its prompt: prompts are dealt into five folds, each scored by a
 head that the marks of the other four taught. ``shuffled`` deals the predicted scores out anew among all sentences: what
-a method gains from scores beyond that, it gains from their places.
-Heads, scores and features are kept in the cache.
+a method gains from scores beyond that, it gains from their places. Heads, scores and features are kept in the cache.
 """
 
 from __future__ import annotations
@@ -17,11 +21,9 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from grainline.data import files
 from grainline.places import cache_dir
@@ -30,7 +32,7 @@ from grainline.scoring import score
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from _records import Records, beside_dpo  # noqa: E402
+from _records import Records, average, beside, estimate, markdown  # noqa: E402
 
 RECORDS = Records(HERE)
 DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
@@ -42,40 +44,81 @@ ASPECTS = {
     "house": ("helpfulness", "correctness", "safety", "completeness", "clarity"),
     "prefs": ("factuality", "relevance"),
 }
-PREFS = {
-    "model": {"name": MODEL, "dtype": "bfloat16"},
-    "adapter": "lora:rank=16",
-    "optimizer": "adamw:lr=3e-4",
-    "batch_size": 8,
-    "max_tokens": 2048,
-    "steps": 40,
+COMMON = {"model": {"name": MODEL, "dtype": "bfloat16"}, "adapter": "lora:rank=16", "batch_size": 8, "max_tokens": 2048}
+DPO = {"supervision": "sequence", "objective": "dpo"}
+SEGMENTS = {"supervision": "segments", "objective": "2d-dpo"}
+WAYS = {
+    "dpo": DPO,
+    "2d-dpo": SEGMENTS,
+    "2d-dpo, literal": SEGMENTS | {"objective": "2d-dpo:rejected=score"},
+    "dpo, weighted": {"supervision": "segments:normalise=mean", "objective": "dpo"},
 }
+"""What ``rates`` tries, all but the first on predicted scores. In ``2d-dpo`` a chosen sentence is as loud as it is good
+and a rejected one as it is bad, so the chosen side is the louder one where most sentences are good; ``literal`` is the
+rule of the sources, where each is as loud as it is good, and ``weighted`` makes both sides as loud as in dpo."""
+RATES = (3e-4, 1e-3, 3e-3)
+BEST = {"dpo": 3e-4, "2d-dpo": 3e-4}
+QUESTIONS = 60
+"""Of qa_feedback, with about 320 pairs."""
 Row = dict[str, Any]
+Runs = Iterator[tuple[Row, Row]]
+"""(what identifies a run, its recipe)"""
 
 
-def runs(study: str) -> Iterator[tuple[Row, Row]]:
-    """(what identifies a run, its recipe), seed by seed."""
-    if study == "house":
-        common = yaml.safe_load((files.packaged("house") / "recipe.yaml").read_text())
-        for key in ("out", "evaluation", "supervision", "objective"):
-            common.pop(key)
-        own, held_out = read("house"), "house"
-    else:
-        common, own, held_out = PREFS, read(str(DATA / "prefs_train.jsonl.gz")), str(DATA / "prefs_test.jsonl.gz")
-    marked = own if study == "house" else read(str(DATA / "spans_train.jsonl.gz"))
-    predicted = scored(study, marked, own)
-    segments = {"supervision": "segments", "objective": "2d-dpo"}
-    plain = write("plain", study, own)
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+
+def rates() -> Runs:
+    rows, half = read("house"), halves(read("house"))
+    predicted = scored("house", rows, rows)
+    parts = {
+        "dpo": write("half-plain", "house", [row for row in rows if prompt(row) in half]),
+        "scores": write("half-predicted", "house", [row for row in predicted if prompt(row) in half]),
+        "held_out": write("half-held-out", "house", [row for row in rows if prompt(row) not in half]),
+    }
+    for rate in RATES:
+        for name, way in WAYS.items():
+            key = {"study": "rates", "method": name, "rate": rate, "seed": 9}
+            data = parts["dpo" if name == "dpo" else "scores"]
+            yield key, recipe(way, data, parts["held_out"], rate) | {"steps": 20}
+
+
+def house() -> Runs:
+    rows = read("house")
+    predicted = scored("house", rows, rows)
+    plain = write("plain", "house", rows)
     for seed in range(3):
+        shuffle = write(f"shuffled-{seed}", "house", shuffled(predicted, seed))
         methods = {
-            "dpo": {"data": plain, "objective": "dpo"},
-            "2d-dpo, predicted": {"data": write("predicted", study, predicted)} | segments,
-            "2d-dpo, shuffled": {"data": write(f"shuffled-{seed}", study, shuffled(predicted, seed))} | segments,
+            "dpo": (DPO, plain, BEST["dpo"]),
+            "2d-dpo, predicted": (SEGMENTS, write("predicted", "house", predicted), BEST["2d-dpo"]),
+            "2d-dpo, own": (SEGMENTS, plain, BEST["2d-dpo"]),
+            "2d-dpo, shuffled": (SEGMENTS, shuffle, BEST["2d-dpo"]),
         }
-        if study == "house":
-            methods["2d-dpo, own"] = {"data": plain} | segments
-        for method, choices in methods.items():
-            yield {"study": study, "method": method, "seed": seed}, common | choices | {"held_out": held_out}
+        for name, (way, data, rate) in methods.items():
+            yield {"study": "house", "method": name, "seed": seed}, recipe(way, data, "house", rate) | {"steps": 20}
+
+
+def prefs() -> Runs:
+    """Rows of a question together: half the tokens, see docs/performance.md; so for both methods."""
+    rows, marked = read(str(DATA / "prefs_train.jsonl.gz")), read(str(DATA / "spans_train.jsonl.gz"))
+    some = set(random.Random(0).sample(sorted({prompt(row) for row in rows}), QUESTIONS))
+    rows = [row for row in rows if prompt(row) in some]
+    methods = {
+        "dpo": (DPO, write("plain", "prefs", rows)),
+        "2d-dpo, predicted": (SEGMENTS, write("predicted", "prefs", scored("prefs", marked, rows))),
+    }
+    for seed in range(2):
+        for name, (way, data) in methods.items():
+            found = recipe(way, data, str(DATA / "prefs_test.jsonl.gz"), BEST[name.partition(",")[0]])
+            yield {"study": "prefs", "method": name, "seed": seed}, found | {"sampler": "by_prompt", "epochs": 1}
+
+
+def recipe(way: Row, data: str, held_out: str, rate: float) -> Row:
+    return COMMON | way | {"data": data, "held_out": held_out, "optimizer": f"adamw:lr={rate}"}
+
+
+STUDIES = {"rates": rates, "house": house, "prefs": prefs}
 
 
 # --------------------------------------------------------------------------------------------------------------- scores
@@ -83,9 +126,7 @@ def runs(study: str) -> Iterator[tuple[Row, Row]]:
 
 def scored(study: str, marked: list[Row], rows: list[Row]) -> list[Row]:
     """``rows``, each by a head that has not seen its prompt."""
-    prompts = sorted({prompt(row) for row in (*marked, *rows)})
-    random.Random(0).shuffle(prompts)
-    fold = {name: n % FOLDS for n, name in enumerate(prompts)}
+    fold = dealt((*marked, *rows), FOLDS)
     found: list[Row] = []
     for k in range(FOLDS):
         lessons, asked = ([row for row in marked if fold[prompt(row)] != k], [r for r in rows if fold[prompt(r)] == k])
@@ -98,6 +139,18 @@ def scored(study: str, marked: list[Row], rows: list[Row]) -> list[Row]:
             str(score(asked, f"head:path={head}", out, aspects=ASPECTS[study], replace=True, quiet=False).path)
         )
     return found
+
+
+def dealt(rows: Iterable[Row], parts: int) -> dict[str, int]:
+    """prompt -> one of ``parts``, by chance."""
+    prompts = sorted({prompt(row) for row in rows})
+    random.Random(0).shuffle(prompts)
+    return {name: n % parts for n, name in enumerate(prompts)}
+
+
+def halves(rows: list[Row]) -> set[str]:
+    """Prompts to train on; the others are for measuring."""
+    return {name for name, part in dealt(rows, 2).items() if part == 0}
 
 
 def prompt(row: Row) -> str:
@@ -127,25 +180,33 @@ def write(name: str, study: str, rows: list[Row]) -> str:
     return str(file)
 
 
-# ---------------------------------------------------------------------------------------------------------------- table
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def table(study: str) -> str:
     """Markdown of a study."""
-    found: dict[str, dict[int, Row]] = {}
+    return rates_table() if study == "rates" else beside("dpo", RECORDS.by_method(study))
+
+
+def rates_table() -> str:
+    cells: dict[str, dict[float, str]] = {}
     for line in RECORDS.lines():
-        if line["run"]["study"] == study:
-            found.setdefault(line["run"]["method"], {})[line["run"]["seed"]] = RECORDS.rows(line["run"])
-    return beside_dpo(found)
+        if (run := line["run"])["study"] == "rates":
+            seeds = {run["seed"]: RECORDS.rows(run)}
+            accuracy, margin = (average(seeds, f"rewards/{kind}") for kind in ("accuracies", "margins"))
+            found = f"{estimate(accuracy, seeds)}, {sum(margin.values()) / len(margin):.2f}"
+            cells.setdefault(run["method"], {})[run["rate"]] = found
+    rows = [(method, *(found.get(rate, "") for rate in RATES)) for method, found in cells.items()]
+    return markdown(("accuracy, margin", *(f"{rate:g}" for rate in RATES)), rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["house", "prefs", "table"])
+    parser.add_argument("what", choices=[*STUDIES, "table"])
     what = parser.parse_args().what
     if what != "table":
-        RECORDS.carry_out(runs(what))
-    for study in sorted({line["run"]["study"] for line in RECORDS.lines()}):
+        RECORDS.carry_out(STUDIES[what]())
+    for study in (what,) if what != "table" else STUDIES:
         print(f"\n{study}\n\n{table(study)}")
 
 
