@@ -1,8 +1,8 @@
 """What the studies share: a run once, its held-out rows kept, and tables with intervals.
 
-Each run writes one line of ``results.jsonl`` (its metrics, and the gradient's norm at each step) and its held-out rows to
-``rows/``; runs that are there are not repeated. Seconds are those of the processor, over the training steps alone, so
-that they say little of what else the machine did.
+Each run writes one line of ``results.jsonl`` (its metrics, and the gradient's norm at each step) and its held-out rows
+to ``rows/``; runs that are there are not repeated. Seconds are those of the processor, over the training steps alone,
+so that they say little of what else the machine did.
 Intervals are Grainline's own (``evaluation/intervals.py``): 95 %, drawn over prompts, rows of a prompt together.
 """
 

@@ -4,7 +4,8 @@
     python studies/by-prompt/run.py table    Markdown of all results
 
 dpo with lora on qa_feedback's human preferences: four answers a question, up to six pairs. Both samplers see all pairs
-of the same questions once and end; the held-out questions are others. Only the order differs, hence what meets in a step.
+of the same questions once and end; the held-out questions are others. Only the order differs, and so what meets in a
+step.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
                                                     which nobody scored; 335 other answers are marked
     python studies/predicted-scores/run.py table    Markdown of all results
 
-Equal budget: the same pairs in the same order, the same steps, adapter, optimizer and seeds. Each method has the learning
-rate that ``rates`` found for it: it trains on half of house's training prompts and is measured on the other half, with a
-seed that no other study uses. No test row takes part in that choice.
+Equal budget: the same pairs in the same order, the same steps, adapter, optimizer and seeds. Each method has the
+learning rate that ``rates`` found for it: there it trains on half of house's training prompts and is measured on the
+other half, with a seed that no other study uses. No test row takes part in that choice.
 
 No row is scored by a head that was taught on its prompt: prompts are dealt into five folds, each scored by a
 head that the marks of the other four taught. ``shuffled`` deals the predicted scores out anew among all sentences: what
