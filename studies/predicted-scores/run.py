@@ -1,6 +1,7 @@
 """2d-dpo on *predicted* segment scores against dpo, and against 2d-dpo on the data's own scores, with equal budgets.
 
-    python studies/predicted-scores/run.py rates    each method at several learning rates, on training rows alone
+    python studies/predicted-scores/run.py rates    dpo and 2d-dpo at three learning rates, two variants at the best,
+                                                    on training rows alone
     python studies/predicted-scores/run.py house    3 seeds x {dpo, 2d-dpo: predicted, own, shuffled}
     python studies/predicted-scores/run.py prefs    2 seeds x {dpo, 2d-dpo: predicted} on qa_feedback's preferences,
                                                     which nobody scored; 335 other answers are marked
@@ -76,11 +77,11 @@ def rates() -> Runs:
         "scores": write("half-predicted", "house", [row for row in predicted if prompt(row) in half]),
         "held_out": write("half-held-out", "house", [row for row in rows if prompt(row) not in half]),
     }
-    for rate in RATES:
-        for name, way in WAYS.items():
-            key = {"study": "rates", "method": name, "rate": rate, "seed": 9}
-            data = parts["dpo" if name == "dpo" else "scores"]
-            yield key, recipe(way, data, parts["held_out"], rate) | {"steps": 20}
+    tried = [(name, rate) for rate in RATES for name in BEST]
+    for name, rate in tried + [(name, BEST["2d-dpo"]) for name in WAYS if name not in BEST]:
+        key = {"study": "rates", "method": name, "rate": rate, "seed": 9}
+        data = parts["dpo" if name == "dpo" else "scores"]
+        yield key, recipe(WAYS[name], data, parts["held_out"], rate) | {"steps": 20}
 
 
 def house() -> Runs:
