@@ -104,7 +104,7 @@ def beside(base: str, found: Mapping[str, Seeds], more: Mapping[str, Mapping[str
         apart = {} if method == base else minus(seeds, found.get(base, {}), "rewards/accuracies")
         each = " ".join(f"{mean(row['rewards/accuracies'] for row in part.values()):.3f}" for part in seeds.values())
         cells = [method, str(len(seeds)), estimate(average(seeds, "rewards/accuracies"), seeds), each]
-        cells += [estimate(apart, seeds, "+.3f"), f"{mean(average(seeds, 'rewards/margins').values()):.2f}"]
+        cells += [estimate(apart, seeds, "+.3f"), estimate(average(seeds, "rewards/margins"), seeds)]
         rows.append((*cells, *(column[method] for column in columns.values())))
     return markdown(("method", "seeds", "accuracy", "per seed", f"minus {base}", "margin", *columns), rows)
 

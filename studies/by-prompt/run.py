@@ -24,12 +24,12 @@ from grainline.places import cache_dir
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from _records import Records, beside  # noqa: E402
+from _records import Records, beside, estimate, minus  # noqa: E402
 
 RECORDS = Records(HERE)
 DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
-QUESTIONS = 30
-"""Of 340, with about 160 pairs."""
+QUESTIONS = {"train": 30, "test": 37}
+"""Of 340 and of 74."""
 COMMON: dict[str, Any] = {
     "model": {"name": "smollm2-135m-instruct", "dtype": "bfloat16"},
     "objective": "dpo",
@@ -37,7 +37,6 @@ COMMON: dict[str, Any] = {
     "optimizer": "adamw:lr=3e-4",
     "epochs": 1,
     "max_tokens": 2048,
-    "held_out": str(DATA / "prefs_test.jsonl.gz"),
 }
 SAMPLERS = ("shuffle", "by_prompt")
 SIZES = (4, 16)
@@ -45,19 +44,19 @@ SIZES = (4, 16)
 
 def runs() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(what identifies a run, its recipe): everything with one seed before the next."""
-    data = some_questions()
+    data = {"data": some_questions("train"), "held_out": some_questions("test")}
     for seed in range(2):
         for size in SIZES:
             for sampler in SAMPLERS:
                 key = {"study": f"{size} pairs a step", "method": sampler, "seed": seed}
-                yield key, COMMON | {"data": data, "batch_size": size, "sampler": sampler}
+                yield key, COMMON | data | {"batch_size": size, "sampler": sampler}
 
 
-def some_questions() -> str:
-    """A file of all training pairs of some questions."""
-    rows = [dict(row.row) for row in files.rows(str(DATA / "prefs_train.jsonl.gz"), split="train")[1]]
-    asked = set(random.Random(0).sample(sorted({row["group"] for row in rows}), QUESTIONS))
-    file = cache_dir() / "studies" / "by-prompt" / "pairs.jsonl"
+def some_questions(part: str) -> str:
+    """A file of all pairs of some questions."""
+    rows = [dict(row.row) for row in files.rows(str(DATA / f"prefs_{part}.jsonl.gz"), split=part)[1]]
+    asked = set(random.Random(0).sample(sorted({row["group"] for row in rows}), QUESTIONS[part]))
+    file = cache_dir() / "studies" / "by-prompt" / f"{part}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows if row["group"] in asked))
     return str(file)
@@ -65,12 +64,16 @@ def some_questions() -> str:
 
 def table(study: str) -> str:
     """Accuracy and margin beside ``shuffle``, and the processor's seconds of training."""
-    spent: dict[str, list[float]] = {}
+    found, spent = RECORDS.by_method(study), dict[str, list[float]]()
+    margins = {
+        method: estimate(minus(seeds, found["shuffle"], "rewards/margins"), seeds, "+.3f")
+        for method, seeds in found.items()
+    }
     for line in RECORDS.lines():
         if line["run"]["study"] == study:
             spent.setdefault(line["run"]["method"], []).append(line["seconds"])
     seconds = {method: f"{mean(each):.0f}" for method, each in spent.items()}
-    return beside("shuffle", RECORDS.by_method(study), {"seconds": seconds})
+    return beside("shuffle", found, {"margin, minus shuffle": margins | {"shuffle": ""}, "seconds": seconds})
 
 
 def main() -> None:

@@ -6,6 +6,7 @@
     python studies/predicted-scores/run.py prefs    2 seeds x {dpo, 2d-dpo: predicted} on qa_feedback's preferences,
                                                     which nobody scored; 335 other answers are marked
     python studies/predicted-scores/run.py table    Markdown of all results
+    python studies/predicted-scores/run.py loudness how loud 2d-dpo makes either answer, by the scores made so far
 
 Equal budget: the same pairs in the same order, the same steps, adapter, optimizer and seeds. Each method has the
 learning rate that ``rates`` found for it: there it trains on half of house's training prompts and is measured on the
@@ -19,17 +20,20 @@ a method gains from scores beyond that, it gains from their places. Heads, score
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
-from grainline.data import files
+from grainline.data import files, load
 from grainline.places import cache_dir
 from grainline.reward_training import Plan, train
 from grainline.scoring import score
+from grainline.supervision.segments import Segment, Segments
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -201,10 +205,32 @@ def rates_table() -> str:
     return markdown(("accuracy, margin", *(f"{rate:g}" for rate in RATES)), rows)
 
 
+def loudness() -> str:
+    """Mean loudness of a letter of the chosen and of the rejected answer in 2d-dpo."""
+    rows = []
+    for study, name in itertools.product(ASPECTS, ("plain", "predicted")):
+        file = MADE / study / f"{name}.jsonl"
+        if not file.is_file() or (study, name) == ("prefs", "plain"):
+            continue
+        pairs = [[Segments().pieces(answer) for answer in record.answers] for record in load.read(str(file)).records]
+        chosen, rejected = (mean(_score(pair[side]) for pair in pairs) for side in (0, 1))
+        rows.append((f"{study}, {name}", f"{chosen:.2f}", f"{1 - rejected:.2f}"))
+    return markdown(("scores", "chosen", "rejected"), rows)
+
+
+def _score(pieces: list[Segment]) -> float:
+    """Of an answer: its segments' scores by their length."""
+    size = [piece.stop - piece.start for piece in pieces]
+    return sum(n * piece.score for n, piece in zip(size, pieces, strict=True)) / sum(size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*STUDIES, "table"])
+    parser.add_argument("what", choices=[*STUDIES, "table", "loudness"])
     what = parser.parse_args().what
+    if what == "loudness":
+        print(loudness())
+        return
     if what != "table":
         RECORDS.carry_out(STUDIES[what]())
     for study in (what,) if what != "table" else STUDIES:
