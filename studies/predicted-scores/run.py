@@ -1,6 +1,6 @@
 """2d-dpo on *predicted* segment scores against dpo, and against 2d-dpo on the data's own scores, with equal budgets.
 
-    python studies/predicted-scores/run.py rates    dpo and 2d-dpo at three learning rates, two variants at the best,
+    python studies/predicted-scores/run.py rates    dpo and 2d-dpo at three learning rates, a variant at one,
                                                     on training rows alone
     python studies/predicted-scores/run.py house    3 seeds x {dpo, 2d-dpo: predicted, own, shuffled}
     python studies/predicted-scores/run.py prefs    2 seeds x {dpo, 2d-dpo: predicted} on qa_feedback's preferences,
@@ -55,13 +55,12 @@ SEGMENTS = {"supervision": "segments", "objective": "2d-dpo"}
 WAYS = {
     "dpo": DPO,
     "2d-dpo": SEGMENTS,
-    "2d-dpo, literal": SEGMENTS | {"objective": "2d-dpo:rejected=score"},
     "dpo, weighted": {"supervision": "segments:normalise=mean", "objective": "dpo"},
 }
 """What ``rates`` tries, all but the first on predicted scores. In ``2d-dpo`` a chosen sentence is as loud as it is good
-and a rejected one as it is bad, so the chosen side is the louder one where most sentences are good; ``literal`` is the
-rule of the sources, where each is as loud as it is good, and ``weighted`` makes both sides as loud as in dpo."""
-RATES = (3e-4, 1e-3, 3e-3)
+and a rejected one as it is bad, so the chosen side is the louder one where most sentences are good; ``weighted`` has the
+same loudness within an answer, and makes both answers as loud as in dpo."""
+RATES = (1e-4, 3e-4, 1e-3)
 BEST = {"dpo": 3e-4, "2d-dpo": 3e-4}
 QUESTIONS = 60
 """Of qa_feedback, with about 320 pairs."""
