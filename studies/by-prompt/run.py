@@ -11,55 +11,44 @@ step.
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-from grainline.data import files
 from grainline.places import cache_dir
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from _records import Records, beside, estimate, minus  # noqa: E402
+from _rows import preferences, write  # noqa: E402
 
 RECORDS = Records(HERE)
-DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
-QUESTIONS = {"train": 30, "test": 37}
+MADE = cache_dir() / "studies" / "by-prompt"
+QUESTIONS = {"train": 20, "test": 37}
 """Of 340 and of 74."""
 COMMON: dict[str, Any] = {
     "model": {"name": "smollm2-135m-instruct", "dtype": "bfloat16"},
     "objective": "dpo",
     "adapter": "lora:rank=16",
-    "optimizer": "adamw:lr=3e-4",
     "epochs": 1,
     "max_tokens": 2048,
 }
 SAMPLERS = ("shuffle", "by_prompt")
-SIZES = (4, 16)
+RATES = {4: 3e-4, 16: 6e-4}
+"""Pairs a step -> learning rate, which grows with their square root; the same for both samplers."""
 
 
 def runs() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(what identifies a run, its recipe): everything with one seed before the next."""
-    data = {"data": some_questions("train"), "held_out": some_questions("test")}
+    data, held_out = (write(MADE / f"{part}.jsonl", preferences(part, n)) for part, n in QUESTIONS.items())
     for seed in range(2):
-        for size in SIZES:
+        for size, rate in RATES.items():
             for sampler in SAMPLERS:
                 key = {"study": f"{size} pairs a step", "method": sampler, "seed": seed}
-                yield key, COMMON | data | {"batch_size": size, "sampler": sampler}
-
-
-def some_questions(part: str) -> str:
-    """A file of all pairs of some questions."""
-    rows = [dict(row.row) for row in files.rows(str(DATA / f"prefs_{part}.jsonl.gz"), split=part)[1]]
-    asked = set(random.Random(0).sample(sorted({row["group"] for row in rows}), QUESTIONS[part]))
-    file = cache_dir() / "studies" / "by-prompt" / f"{part}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows if row["group"] in asked))
-    return str(file)
+                order = {"batch_size": size, "sampler": sampler, "optimizer": f"adamw:lr={rate}"}
+                yield key, COMMON | {"data": data, "held_out": held_out} | order
 
 
 def table(study: str) -> str:

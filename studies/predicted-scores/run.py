@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-from grainline.data import files, load
+from grainline.data import load
 from grainline.places import cache_dir
 from grainline.reward_training import Plan, train
 from grainline.scoring import score
@@ -38,9 +38,9 @@ from grainline.supervision.segments import Segment, Segments
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from _records import Records, average, beside, estimate, markdown  # noqa: E402
+from _rows import QA_FEEDBACK, preferences, read, write  # noqa: E402
 
 RECORDS = Records(HERE)
-DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
 MADE = cache_dir() / "studies" / "predicted-scores"
 MODEL = "smollm2-135m-instruct"
 SIDES = ("chosen", "rejected")
@@ -63,8 +63,8 @@ the same loudness within an answer, and makes both answers as loud as in dpo."""
 RATES = {"dpo": (1e-4, 3e-4, 1e-3), "2d-dpo": (3e-4, 1e-3, 3e-3), "dpo, weighted": (3e-4,)}
 """Of the two that are compared as many, around the best of each."""
 BEST = {"dpo": 3e-4, "2d-dpo": 1e-3}
-QUESTIONS = 60
-"""Of qa_feedback, with about 320 pairs."""
+QUESTIONS = {"train": 40, "test": 37}
+"""Of 340 and of 74 of qa_feedback."""
 Row = dict[str, Any]
 Runs = Iterator[tuple[Row, Row]]
 """(what identifies a run, its recipe)"""
@@ -74,12 +74,13 @@ Runs = Iterator[tuple[Row, Row]]
 
 
 def rates() -> Runs:
-    rows, half = read("house"), halves(read("house"))
+    rows, made = read("house"), MADE / "house"
+    half = halves(rows)
     predicted = scored("house", rows, rows)
     parts = {
-        "dpo": write("half-plain", "house", [row for row in rows if prompt(row) in half]),
-        "scores": write("half-predicted", "house", [row for row in predicted if prompt(row) in half]),
-        "held_out": write("half-held-out", "house", [row for row in rows if prompt(row) not in half]),
+        "dpo": write(made / "half-plain.jsonl", [row for row in rows if prompt(row) in half]),
+        "scores": write(made / "half-predicted.jsonl", [row for row in predicted if prompt(row) in half]),
+        "held_out": write(made / "half-held-out.jsonl", [row for row in rows if prompt(row) not in half]),
     }
     for name, rate in [(name, rate) for name, tried in RATES.items() for rate in tried]:
         key = {"study": "rates", "method": name, "rate": rate, "seed": 9}
@@ -91,12 +92,13 @@ def house() -> Runs:
     """The comparison first, with all seeds; then what tells its causes apart."""
     rows = read("house")
     predicted = scored("house", rows, rows)
-    plain = write("plain", "house", rows)
+    made = MADE / "house"
+    plain = write(made / "plain.jsonl", rows)
     methods = {
         "dpo": lambda seed: (DPO, plain),
-        "2d-dpo, predicted": lambda seed: (SEGMENTS, write("predicted", "house", predicted)),
+        "2d-dpo, predicted": lambda seed: (SEGMENTS, write(made / "predicted.jsonl", predicted)),
         "2d-dpo, own": lambda seed: (SEGMENTS, plain),
-        "2d-dpo, shuffled": lambda seed: (SEGMENTS, write(f"shuffled-{seed}", "house", shuffled(predicted, seed))),
+        "2d-dpo, shuffled": lambda seed: (SEGMENTS, write(made / f"shuffled-{seed}.jsonl", shuffled(predicted, seed))),
     }
     for names in (("dpo", "2d-dpo, predicted"), ("2d-dpo, own",), ("2d-dpo, shuffled",)):
         for seed, name in itertools.product(range(3), names):
@@ -107,16 +109,16 @@ def house() -> Runs:
 
 def prefs() -> Runs:
     """Rows of a question together: half the tokens, see docs/performance.md; so for both methods."""
-    rows, marked = read(str(DATA / "prefs_train.jsonl.gz")), read(str(DATA / "spans_train.jsonl.gz"))
-    some = set(random.Random(0).sample(sorted({prompt(row) for row in rows}), QUESTIONS))
-    rows = [row for row in rows if prompt(row) in some]
+    rows, held_out = preferences("train", QUESTIONS["train"]), preferences("test", QUESTIONS["test"])
+    predicted = scored("prefs", read(QA_FEEDBACK / "spans_train.jsonl.gz"), rows)
+    test = write(MADE / "prefs" / "test.jsonl", held_out)
     methods = {
-        "dpo": (DPO, write("plain", "prefs", rows)),
-        "2d-dpo, predicted": (SEGMENTS, write("predicted", "prefs", scored("prefs", marked, rows))),
+        "dpo": (DPO, write(MADE / "prefs" / "plain.jsonl", rows)),
+        "2d-dpo, predicted": (SEGMENTS, write(MADE / "prefs" / "predicted.jsonl", predicted)),
     }
     for seed in range(2):
         for name, (way, data) in methods.items():
-            found = recipe(way, data, str(DATA / "prefs_test.jsonl.gz"), BEST[name.partition(",")[0]])
+            found = recipe(way, data, test, BEST[name.partition(",")[0]])
             yield {"study": "prefs", "method": name, "seed": seed}, found | {"sampler": "by_prompt", "epochs": 1}
 
 
@@ -171,19 +173,6 @@ def shuffled(rows: list[Row], seed: int) -> list[Row]:
         row | {f"{side}_aspect_scores": [every.pop() for _ in row[f"{side}_aspect_scores"]] for side in SIDES}
         for row in rows
     ]
-
-
-def read(source: str) -> list[Row]:
-    """Raw rows of a file or packaged data set."""
-    return [dict(row.row) for row in files.rows(source, split="train")[1]]
-
-
-def write(name: str, study: str, rows: list[Row]) -> str:
-    """In one order for all methods, so that all see the same pairs at the same steps."""
-    file = MADE / study / f"{name}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["id"])))
-    return str(file)
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
