@@ -60,9 +60,9 @@ WAYS = {
 """What ``rates`` tries, all but the first on predicted scores. In ``2d-dpo`` a chosen sentence is as loud as it is good
 and a rejected one as it is bad, so the chosen side is the louder one where most sentences are good; ``weighted`` has
 the same loudness within an answer, and makes both answers as loud as in dpo."""
-RATES = {"dpo": (1e-4, 3e-4, 1e-3), "2d-dpo": (3e-4, 1e-3, 3e-3), "dpo, weighted": (3e-4,)}
-"""Of the two that are compared as many, around the best of each."""
-BEST = {"dpo": 3e-4, "2d-dpo": 1e-3}
+RATES = {"dpo": (1e-4, 3e-4, 1e-3), "2d-dpo": (3e-4, 1e-3, 3e-3, 1e-2), "dpo, weighted": (3e-4,)}
+"""Around the best of either that is compared."""
+BEST = {"dpo": 3e-4, "2d-dpo": 3e-3}
 QUESTIONS = {"train": 40, "test": 37}
 """Of 340 and of 74 of qa_feedback."""
 Row = dict[str, Any]
