@@ -91,6 +91,12 @@ def apart(step: Sequence[Example]) -> list[Example]:
     return [example._replace(prompt=Own(example.prompt)) for example in step]
 
 
+def mixed(steps: Steps) -> Steps:
+    """The same rows in as many steps as large, dealt out in turn: the pairs of a question stand in different steps."""
+    dealt = [example for row in zip(*steps, strict=True) for example in row]
+    return cut(dealt, len(steps[0]))
+
+
 def tokens(steps: Steps) -> dict[str, int]:
     """Tokens of ``steps``: what stands in the data, and what each way of laying it out puts through the model."""
     whole = [len(e.prompt) + len(a.ids) for step in steps for e in step for a in e.answers]

@@ -63,8 +63,8 @@ def _digest(scorer: Scorer, batch: Batch, words: Sequence[str]) -> str:
         torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
     ]
     digest = hashlib.sha256("\n".join(words).encode())
-    for file in (inspect.getfile(type(causal)), *sorted(Path(forward.__path__[0]).glob("*.py"))):
-        digest.update(Path(file).read_bytes())
+    for file in (Path(inspect.getfile(type(causal))), *sorted(Path(forward.__path__[0]).glob("*.py"))):
+        digest.update(file.read_bytes())
     for tensor in (batch.ids, batch.source, batch.target, batch.rows):
         digest.update(f"{tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
