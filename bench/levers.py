@@ -8,7 +8,7 @@
 
 Two columns of ratios, both of times of the same rows: ``alone`` is the textbook step (two padded sequences a pair,
 logits at every position, reference each step) without the lever over with it; ``without`` is the same for a step with
-all other levers. A lever that stands on another (the head row by row on the head at answers) has that one on both sides.
+all other levers. A lever that stands on another (the head row by row on the head at answers) has that one both times.
 docs/performance.md says what the levers do and how they are switched.
 """
 
