@@ -25,7 +25,8 @@ from grainline import models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
 from grainline.data import collate
-from grainline.forward import Scorer
+from grainline.forward import Scorer, parts, voices
+from grainline.objectives._seam import Objective
 from grainline.objectives.dpo import DPO
 from grainline.reduction import share, totals
 from grainline.reference_cache import ReferenceCache
@@ -49,6 +50,7 @@ class Ours(NamedTuple):
     recomputed: bool = False  # layers keep no activations, and run again in backward
     inputs_learn: bool = False  # backward goes down to the embeddings, below the first adapted layer
     by_prompt: bool = True  # steps hold the pairs of one question (as the rows of ``--data qa`` are made), else mixed
+    objective: Objective = DPO(beta=BETA)
 
 
 class Peer(NamedTuple):
@@ -157,7 +159,8 @@ class Grainline:
         self.scorer, self.how, self.layout = scorer, how, how.layout
         self.max_tokens, self.accelerator = max_tokens, accelerator
         self.module: nn.Module = scorer  # what is called for the policy: the scorer, or what is wrapped around it
-        self.objective = DPO(beta=BETA)
+        self.objective = how.objective
+        self.kept = parts(self.objective.needs)  # of the reference, beside log-probs
         self.cache: ReferenceCache | None = None  # if there, the reference is read, not computed
 
     @contextmanager
@@ -178,9 +181,10 @@ class Grainline:
                 off()
 
     def cached(self, forwards: Iterable[Batch]) -> ReferenceCache:
-        """The reference's log-probs of ``forwards``, in memory."""
-        with tempfile.TemporaryDirectory() as folder, self.ready():
-            cache = ReferenceCache(Path(folder))
+        """What the reference says of ``forwards``; on disk as long as this side lives."""
+        self._folder = tempfile.TemporaryDirectory()
+        with self.ready():
+            cache = ReferenceCache(Path(self._folder.name), self.kept)
             cache.fill(forwards, self.without_adapter)
         return cache
 
@@ -191,7 +195,7 @@ class Grainline:
     @torch.no_grad()
     def without_adapter(self, batch: Batch) -> LogProbs:
         with self.scorer.model.disable_adapter():
-            return self.scorer(batch)
+            return self.scorer(batch, keep=self.kept) if self.kept else self.scorer(batch)
 
     def __call__(self, examples: Sequence[Example]) -> float:
         with self.ready():
@@ -201,8 +205,7 @@ class Grainline:
         value = 0.0
         counted = totals(self.objective, forwards, self.accelerator)
         for batch in forwards:
-            policy = self.module(batch)
-            reference = self.without_adapter(batch) if self.cache is None else self.cache(batch)
+            policy, reference = voices(self.module, self.cache or self.without_adapter, batch, self.objective.needs)
             loss = share(self.objective(policy, reference, batch.facts, {}), batch.facts.weight, counted)
             loss.backward()
             value += loss.item()
