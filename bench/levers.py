@@ -75,6 +75,8 @@ def main() -> None:
     from _race import heading, table, write
 
     result = so_far(options)
+    if options.memory and not result["runs"]:
+        raise SystemExit("--memory adds to what was timed: give the --json file of such a call.")
     if options.memory:
         first = first_names(ways)
         for name in dict.fromkeys(first[how] for how in ways.values()):
