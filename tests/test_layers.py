@@ -31,6 +31,7 @@ LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling"})
 RUN = LOOP | {
     "trainer",
     "reference_cache",
+    "layout_memory",
     "watch",
     "progress",
     "provenance",
@@ -130,6 +131,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "assessment": CURRENCY | STAGES | RUN | CHOICES | {"rewards._seam", "generation"},
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
+    "layout_memory": CURRENCY | {"forward", "models", "atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
     "atomic": frozenset(),
     "checkpoint": CURRENCY | {"atomic"},

@@ -23,7 +23,8 @@ from grainline.data.mismatch import mismatch
 from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
-from grainline.forward import Scorer, choose_layout, parts, probe_length, rounding
+from grainline.forward import Scorer, choose_layout, parts, probe_examples, probe_length, rounding
+from grainline.layout_memory import remembered
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
@@ -79,10 +80,12 @@ class Engine:
         if recipe.fuse:
             scorer.fuse()
         rows = collate.speaking(recipe.objective.needs)
-        few = _probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
+        few = probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
         batches = {name: collate.collate(few, rows=rows, layout=name) for name in LAYOUTS}
         batches = {name: batch.to(accelerator.device) for name, batch in batches.items()}
-        layout, why = choose_layout(scorer, batches, possible)
+        rests_on = [fingerprint, _digest(scorer.causal.config, recipe)]
+        find = choose_layout if accelerator.num_processes > 1 else remembered(rests_on)  # several all try, or none
+        layout, why = find(scorer, batches, possible)
         return cls(recipe, scorer, layout, why, accelerator, fingerprint)
 
     def forwards(self, examples: Sequence[Example], rows: collate.Speaking | None = None) -> list[Batch]:
@@ -133,11 +136,12 @@ class Engine:
         return made
 
     def _one_known(self, cache: ReferenceCache, examples: Sequence[Example]) -> Batch | None:
-        """A row that the cache held before this run, at random: enough to notice another model."""
+        """A short row that the cache held before this run, of some taken at random: enough to notice another model."""
         known = [e for e in examples if all(collate.content_key(e.prompt, a.ids) in cache for a in e.answers)]
         if not known:
             return None
-        row = random.Random(self.recipe.seed).choice(known)
+        some = random.Random(self.recipe.seed).sample(known, min(8, len(known)))
+        row = min(some, key=lambda e: sum(len(e.prompt) + len(a.ids) for a in e.answers))
         return collate.collate([row], rows=self.rows, layout=self.layout)
 
     def attach(self, folder: Path) -> None:
@@ -381,20 +385,3 @@ def _same_frozen(before: Any, now: Any) -> bool:
     own, other = before.state_dict(), now.state_dict()
     frozen = not any(p.requires_grad for p in now.parameters())
     return frozen and own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
-
-
-def _probe_examples(examples: Sequence[Example], length: int) -> list[Example]:
-    """A few short rows that together show everything: one of ``length`` tokens, and two of one prompt where there are
-    two. The plain model reads each answer of theirs in a padded row of its own, the dearest part of a start."""
-
-    def size(example: Example) -> int:
-        return len(example.prompt) + max(len(answer.ids) for answer in example.answers)
-
-    shortest = sorted(examples, key=size)
-    few = [shortest[0], next((e for e in shortest if size(e) >= length), shortest[-1])]
-    prompts: dict[tuple[int, ...], Example] = {}
-    for example in shortest:
-        if example.prompt in prompts and size(example) <= 512:
-            return [*few, prompts[example.prompt], example]
-        prompts[example.prompt] = example
-    return few
