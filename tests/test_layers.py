@@ -42,7 +42,7 @@ RUN = LOOP | {
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
 SHARED = {
-    "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
+    "adapters": ("_frozen", "_givens", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
     "rewards": ("_rubric", "_verdicts", "_spread", "equilibrium"),
     "curation": (

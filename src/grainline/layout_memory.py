@@ -37,7 +37,7 @@ def remembered(rests_on: Sequence[str]) -> Callable[[Scorer, Mapping[Layout, Bat
         file = models.cache_dir() / "layouts" / f"{key}.json"
         if (known := _read(file)) is not None:
             scorer.use(packed=known.layout != "padded")
-            return known._replace(why=f"{known.why}; found by an earlier run")
+            return known
         found = choose_layout(scorer, batches, possible)
         atomic.text(file, json.dumps(found._asdict()))
         return found
