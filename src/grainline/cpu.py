@@ -28,6 +28,6 @@ def settle() -> None:
         os.environ.setdefault(variable, "64")
     if not sys.platform.startswith("linux") or any(variable in os.environ for variable in MEMORY_KEPT):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # none in musl
-    for number in MEMORY_KEPT.values() if mallopt else ():
-        mallopt(number, _NEVER)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # none in musl
+        for number in MEMORY_KEPT.values():
+            mallopt(number, _NEVER)

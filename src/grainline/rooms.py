@@ -277,7 +277,7 @@ def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
 
 
 def _build(room: str, name: str, options: dict[str, Any]) -> Any:
-    cls = load(room, name)
+    cls: Any = load(room, name)
     rest = getattr(cls, "rest", None)  # this field takes what another library calls its options
     if rest and (others := {key: options.pop(key) for key in [*options] if key not in cls.__dataclass_fields__}):
         options[rest] = {**options.get(rest, {}), **others}
@@ -286,7 +286,7 @@ def _build(room: str, name: str, options: dict[str, Any]) -> Any:
 
 def made(name: str, cls: type, options: Mapping[str, Any]) -> Any:
     """A spec with these options, or a SpecError about one of them; ``name`` is what the user calls it."""
-    known: Mapping[str, Any] = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    known = {field.name for field in dataclasses.fields(cls)}
     if unknown := next((key for key in options if key not in known), None):
         raise SpecError(f"{name} has no option {unknown!r}.", instead=nearest(unknown, known))
     try:

@@ -56,11 +56,12 @@ def fit(design, outcome, ridge: float | Sequence[float] = RIDGE):  # type: ignor
     """
     import numpy as np
 
-    at, ridge = np.zeros(design.shape[1]), np.asarray(ridge)
+    at = np.zeros(design.shape[1])
+    held = ridge * np.ones_like(at)
     for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(design @ at, -500, 500)))
-        slope = design.T @ (p - outcome) + ridge * at
-        curve = (design * (p * (1 - p))[:, None]).T @ design + np.diag(ridge * np.ones_like(at))
+        slope = design.T @ (p - outcome) + held * at
+        curve = (design * (p * (1 - p))[:, None]).T @ design + np.diag(held)
         step = np.linalg.solve(curve, slope)
         at = at - step / max(1.0, float(np.abs(step).max()) / 2)  # far away a full step overshoots
         if np.abs(step).max() < 1e-10:
