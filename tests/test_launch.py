@@ -28,6 +28,9 @@ def launch(arguments: Sequence[str], **environment: str) -> subprocess.Completed
     )
 
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+
+
 def written(choices: dict[str, Any], file: Path) -> str:
     """The recipe as a file, as a person would start it."""
     choices = {key: value for key, value in choices.items() if key != "progress"}
@@ -109,10 +112,13 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 3}
     choices = toy.choices(tmp_path / "two", steps=4, evaluation=evaluation, checkpoints={"every": 2})
     recipe = written(choices, tmp_path / "recipe.yaml")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    done = launch([*torchrun, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
+    done = launch([*TORCHRUN, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    two, one = Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")})
+    alike(Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")}))
+
+
+def alike(two: Run, one: Run) -> None:
+    """Two processes learnt, measured and wrote what one did."""
     facts = json.loads((two.folder / "provenance.json").read_text(encoding="utf-8"))
     assert facts["run"]["processes"] == 2
     assert len(two.metrics) == len(one.metrics) >= 6
@@ -125,6 +131,17 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     pair = [load_file(r.adapter / "adapter_model.safetensors") for r in (two, one)]
     for name in pair[1]:
         torch.testing.assert_close(pair[0][name], pair[1][name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.xdist_group("processes")
+def test_two_processes_that_share_weights_are_one(toy: Toy, tmp_path: Path) -> None:
+    """FSDP2 in the loop: reference, steps of uneven forwards, evaluation, the best checkpoint, samples, export."""
+    evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 2, "best": "eval_test_rewards/margins"}
+    choices = toy.choices(tmp_path / "two", steps=5, evaluation=evaluation, max_tokens=80)
+    recipe = written(choices | {"shard": True}, tmp_path / "recipe.yaml")
+    done = launch([*TORCHRUN, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    alike(Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")}))
 
 
 # ------------------------------------------------------------------------------------------------------ plain PEFT
