@@ -43,16 +43,15 @@ def check_sharing(recipe: Recipe, reference: str, processes: int) -> None:
             where="shard",
             instead="Start several: torchrun --nproc_per_node 2 -m grainline align ...",
         )
-    cannot = {
-        "adapter": (not recipe.adapter.roles, "all weights train, and only frozen ones are shared out", "lora"),
-        "model.load_in_4bit": (recipe.model.load_in_4bit, "weights in 4 bits are no tensors of numbers", "false"),
-        "reference": (reference == "snapshot", "a snapshot is a second model, held whole", "cache or off"),
-        "max_tokens": (recipe.max_tokens == "auto", "auto tries forwards of one process alone", "a number"),
-        "evaluation.geometry": (recipe.evaluation.geometry, "it looks at whole matrices", "false"),
-    }
-    if not cannot["adapter"][0] and recipe.adapter.changes_base:
-        cannot["adapter"] = (True, "its start changes weights that are shared out", "one that leaves the base alone")
-    for where, (asked, why, other) in cannot.items():
+    cannot = [
+        ("adapter", not recipe.adapter.roles, "all weights would train, and only frozen ones are shared out", "lora"),
+        ("adapter", recipe.adapter.changes_base, "its start would change weights that are shared out", "lora"),
+        ("model.load_in_4bit", recipe.model.load_in_4bit, "weights in 4 bits are no tensors of numbers", "false"),
+        ("reference", reference == "snapshot", "a snapshot would be a second model, held whole", "cache or off"),
+        ("max_tokens", recipe.max_tokens == "auto", "auto would try forwards of one process alone", "a number"),
+        ("evaluation.geometry", recipe.evaluation.geometry, "geometry would look at whole matrices", "false"),
+    ]
+    for where, asked, why, other in cannot:
         if asked:
             raise RecipeError(f"with shard=true, {why}.", where=where, instead=f"Set it to {other}, or shard to false.")
 
@@ -114,10 +113,10 @@ def in_step(scorer: Any) -> Iterator[None]:
     finally:
         calling.remove()
     while (what := said(_DONE)) != _DONE:
-        with torch.set_grad_enabled(what == _LEARNS):
+        with torch.set_grad_enabled(what == _LEARNS), scorer.plain():  # layers may run again in backward
             logits = scorer.glance()
-        if what == _LEARNS:
-            logits.backward(torch.zeros_like(logits))
+            if what == _LEARNS:
+                logits.backward(torch.zeros_like(logits))
 
 
 def same(tensors: Iterable[Tensor]) -> None:
