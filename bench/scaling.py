@@ -33,8 +33,8 @@ CURVES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "size": ("million parameters", [{"size": n} for n in SIZES]),
     "processes": (
         "processes",
-        [{"parallel": "none", "threads": 1}, {"parallel": "none"}]
-        + [{"parallel": kind, "threads": 1} for kind in ("ddp", "fsdp")],
+        [{"parallel": "none", "threads": 1, "size": 200}, {"parallel": "none", "size": 200}]
+        + [{"parallel": kind, "threads": 1, "size": 200} for kind in ("ddp", "fsdp")],
     ),
 }
 AXES = {"prompt": "prompt", "answers": "answers", "adapters": "targets", "size": "size", "processes": "parallel"}

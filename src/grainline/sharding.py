@@ -45,7 +45,7 @@ def check_sharing(recipe: Recipe, reference: str, processes: int) -> None:
         )
     cannot = [
         ("adapter", not recipe.adapter.roles, "all weights would train, and only frozen ones are shared out", "lora"),
-        ("adapter", recipe.adapter.changes_base, "its start would change weights that are shared out", "lora"),
+        ("adapter", recipe.adapter.changes_base, "its start would change weights that are shared out", "another"),
         ("model.load_in_4bit", recipe.model.load_in_4bit, "weights in 4 bits are no tensors of numbers", "false"),
         ("reference", reference == "snapshot", "a snapshot would be a second model, held whole", "cache or off"),
         ("max_tokens", recipe.max_tokens == "auto", "auto would try forwards of one process alone", "a number"),
@@ -66,6 +66,7 @@ def shard(scorer: Any, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     body, names = _body(scorer), set(scorer.causal._no_split_modules or ())
+    kind = type(body)
     layers = [module for module in body.modules() if type(module).__name__ in names]
     if not layers:
         raise ModelError("it names no layers that could be shared out.", where=type(scorer.causal).__name__)
@@ -76,14 +77,15 @@ def shard(scorer: Any, device: torch.device) -> None:
         fully_shard(layer, mesh=mesh, ignored_params=whole)
     shared = {tensor for layer in layers for tensor in layer.parameters()}
     fully_shard(body, mesh=mesh, ignored_params={t for t in body.parameters() if t not in shared} | whole)
+    body.__class__ = kind  # transformers looks up by it which hidden states a model can give
     same(p for p in scorer.parameters() if p.requires_grad)
 
 
-def is_sharded(scorer: Any) -> bool:
+def is_sharded(scorer: nn.Module) -> bool:
     """Does this process hold parts of the weights only?"""
-    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
-    return hasattr(scorer, "causal") and isinstance(_body(scorer), FSDPModule)
+    return any(isinstance(parameter, DTensor) for parameter in scorer.parameters())
 
 
 @contextmanager
