@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from _toy import Toy
 from grainline import recipe as recipes
+from grainline import replay
 from grainline.runs import Run, align
 
 
@@ -136,12 +137,22 @@ def alike(two: Run, one: Run) -> None:
 @pytest.mark.xdist_group("processes")
 def test_two_processes_that_share_weights_are_one(toy: Toy, tmp_path: Path) -> None:
     """FSDP2 in the loop: reference, steps of uneven forwards, evaluation, the best checkpoint, samples, export."""
-    evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 2, "best": "eval_test_rewards/margins"}
+    evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 1, "best": "eval_test_rewards/margins"}
     choices = toy.choices(tmp_path / "two", steps=5, evaluation=evaluation, max_tokens=80)
     recipe = written(choices | {"shard": True}, tmp_path / "recipe.yaml")
     done = launch([*TORCHRUN, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    alike(Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")}))
+    two, one = Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")})
+    alike(two, one)
+    assert [row.keys() for row in two.samples()] == [row.keys() for row in one.samples()]
+    assert two.samples()[0]["reference"] == one.samples()[0]["reference"]
+    # From here on one process holds all weights again.
+    assert two.export(tmp_path / "lora")["max_error_nats"] < 1e-4
+    found = two.evaluate({"again": toy.held_out}, progress=False)["again"]
+    assert found["rewards/margins"] == pytest.approx(two.summary()["eval_test_rewards/margins"], abs=1e-4)
+    again = replay.replay(two.folder, tmp_path / "again", steps=1, progress=False)
+    assert again.compared.steps == 1
+    assert again.elsewhere["processes"] == (2, 1)
 
 
 # ------------------------------------------------------------------------------------------------------ plain PEFT

@@ -25,8 +25,8 @@ from grainline.sharding import check_sharing, in_step, is_sharded
 TESTS = Path(__file__).parent
 
 
-def shared_out(runs: list[dict[str, Any]], folder: Path) -> list[dict[str, int]]:
-    """Carry ``runs`` out on two processes; what the first holds at the start of each."""
+def shared_out(runs: list[dict[str, Any]], folder: Path) -> list[list[dict[str, int]]]:
+    """Carry ``runs`` out on two processes; what each tells of each run."""
     (folder / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     done = subprocess.run(
@@ -38,40 +38,48 @@ def shared_out(runs: list[dict[str, Any]], folder: Path) -> list[dict[str, int]]
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    held = [json.loads((folder / f"held-{process}.json").read_text()) for process in (0, 1)]
-    assert held[0] == held[1]
-    return held[0]
+    return [json.loads((folder / f"told-{process}.json").read_text()) for process in (0, 1)]
 
 
 @pytest.mark.xdist_group("processes")
 def test_two_processes_are_one_whatever_is_asked(toy: Toy, tmp_path: Path) -> None:
+    """Layers that run again, a stop and a resumed run; all rows judged together, by an adapter of ours; an objective
+    with modules of its own; an adapter that goes on, on a base in half precision."""
     few = jsonl(tmp_path / "few.jsonl", pairs(1, prompts=1, seed=5))  # one process has nothing to evaluate
-    common = {"max_tokens": 80, "evaluation": {"data": {"few": few}, "samples": 0}, "steps": 4}
+    common = {"max_tokens": 80, "evaluation": {"data": {"few": few}, "samples": 0}, "steps": 2}
     recomputed = {"name": toy.model, "gradient_checkpointing": True}
-    runs = {
-        "off": {"model": recomputed, "reference": "off", "batch_size": 7, "checkpoints": {"every": 2}},
+    further = {"name": toy.model, "adapter": str(tmp_path / "one" / "off" / "adapter"), "dtype": "bfloat16"}
+    runs: dict[str, dict[str, Any]] = {
+        "off": {"model": recomputed, "reference": "off", "batch_size": 7, "max_tokens": 20, "steps": 4},
         "coupled": {"objective": "kto", "data": toy.labelled, "adapter": "ropo"},
-        "divergence": {"objective": "tdpo", "fuse": False, "layout": "padded"},
-        "half": {"model": {"name": toy.model, "dtype": "bfloat16"}},
+        "heads": {"objective": "sparsepo", "layout": "padded"},
+        "further": {"model": further, "adapter": "lora"},
     }
     every = {name: toy.choices(tmp_path / "one" / name, **common | choices) for name, choices in runs.items()}
-    shared = {name: c | {"out": str(tmp_path / "two" / name), "shard": True} for name, c in every.items()}
-    first, *others = shared.values()
-    held = shared_out([first | {"stop": 2}, first | {"resume": True}, *others], tmp_path)
-    for weights in held:  # embeddings and head stay whole; the rest is halved, up to rows that do not divide
-        layers = weights["all"] - weights["ends"]
-        assert weights["here"] - weights["ends"] == pytest.approx(layers / 2, rel=0.01)
-    for name, choices in every.items():
-        one, two = align(**choices), Run(tmp_path / "two" / name)
-        exact = {"abs": 2e-4, "rel": 1e-5} if name != "half" else {"abs": 0.05, "rel": 0.02}
-        assert len(one.metrics) == len(two.metrics) == 6
-        for found, wanted in zip(two.metrics, one.metrics, strict=True):
-            same = {k for k in wanted if k not in ("seconds", "num_tokens") and "accuracies" not in k}
-            assert {k: found[k] for k in same} == pytest.approx({k: wanted[k] for k in same}, **exact), name
-        tensors = [load_file(run.adapter / "adapter_model.safetensors") for run in (one, two)]
-        assert tensors[0].keys() == tensors[1].keys()
-        for key, wanted in tensors[0].items():
-            torch.testing.assert_close(tensors[1][key], wanted, atol=1e-4, rtol=1e-3)
+    alone = {name: align(**choices) for name, choices in every.items()}
+    first, *others = (c | {"out": str(tmp_path / "two" / name), "shard": True} for name, c in every.items())
+    told = shared_out([first | {"stop": 2}, first | {"resume": True}, *others], tmp_path)
+    for weights in told[0] + told[1]:  # embeddings and head stay whole
+        assert weights["here"] - weights["ends"] == pytest.approx((weights["all"] - weights["ends"]) / 2, rel=0.01)
+    assert told[1][0]["reads along"] > told[0][0]["reads along"]  # the other had the row of the evaluation
+    assert [run["learns along"] for run in told[1][:2]] == [2, 2]  # 7 rows, 4 and 3 forwards a step
+    for name, one in alone.items():
+        same(Run(tmp_path / "two" / name), one, half=name == "further")
+
+
+def same(two: Run, one: Run, *, half: bool) -> None:
+    """Two processes measured and learnt what one did, up to rounding."""
+    near = {"abs": 0.02, "rel": 0.02} if half else {"abs": 2e-4, "rel": 1e-5}
+    assert len(one.metrics) == len(two.metrics) >= 4
+    for found, wanted in zip(two.metrics, one.metrics, strict=True):
+        keys = {key for key in wanted if key not in ("seconds", "num_tokens") and "accuracies" not in key}
+        assert {key: found[key] for key in keys} == pytest.approx({key: wanted[key] for key in keys}, **near)
+        if not half:
+            assert found.get("loss", 0) == pytest.approx(wanted.get("loss", 0), abs=1e-5)
+    tensors = [load_file(run.adapter / "adapter_model.safetensors") for run in (two, one)]
+    assert tensors[0].keys() == tensors[1].keys()
+    for name, wanted in tensors[1].items():
+        torch.testing.assert_close(tensors[0][name], wanted, atol=5e-3 if half else 1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
