@@ -18,7 +18,7 @@ from typing import Any
 import _machine
 import _models
 import torch
-from _sides import ADAPTER, Grainline, fill_adapter
+from _sides import ADAPTER, Grainline, Ours, fill_adapter
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -100,7 +100,8 @@ def main() -> None:
 
 def parallel(scorer: Scorer, point: Point, accelerator: Accelerator) -> Any:
     """A step of ``scorer`` alone, wrapped by DDP, or with its frozen weights shared out as a run does it."""
-    step = Grainline(scorer, "packed" if point.layout == "packed" else "tree", point.max_tokens, accelerator)
+    how = Ours(layout="packed" if point.layout == "packed" else "tree")
+    step = Grainline(scorer, how, point.max_tokens, accelerator)
     scorer.fuse()
     if point.parallel == "ddp":
         step.module = nn.parallel.DistributedDataParallel(scorer)

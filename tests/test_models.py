@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,6 @@ def test_dtype_and_attention(folder: Path) -> None:
     loaded = models.load(ModelChoice(name=str(folder), dtype="bfloat16", attn_implementation="eager"))
     assert loaded.model.dtype is loaded.dtype is torch.bfloat16
     assert loaded.model.config._attn_implementation == "eager"
-
-
-def test_kernels_that_torch_keeps_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the user said otherwise; both libraries read these once, at the first product of a process."""
-    for variable in models.KERNELS_KEPT:
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv(models.KERNELS_KEPT[0], "7")
-    models.load(str(folder))
-    assert [os.environ[variable] for variable in models.KERNELS_KEPT] == ["7", "64"]
 
 
 def test_gradient_checkpointing(folder: Path) -> None:

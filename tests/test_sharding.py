@@ -35,7 +35,7 @@ def shared_out(runs: list[dict[str, Any]], folder: Path) -> list[list[dict[str, 
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((folder / f"told-{process}.json").read_text()) for process in (0, 1)]

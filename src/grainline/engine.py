@@ -24,6 +24,7 @@ from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
 from grainline.forward import Scorer, choose_layout, parts, probe_examples, probe_length, rounding
+from grainline.layout_memory import remembered
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
@@ -75,21 +76,22 @@ class Engine:
                 )
         # With the dropout of an adapter that goes on, the policy would not start at its own reference.
         models.disable_dropout(model)
-        if recipe.shard:  # all that looks at whole weights comes first, on the CPU
-            model = model if recipe.model.adapter else _adapted(recipe, model)
-        else:
+        if not recipe.shard:
             model = model.to(accelerator.device)
+        elif not recipe.model.adapter:  # what looks at whole weights comes first, on the CPU
+            model = _adapted(recipe, model)
         scorer = Scorer(model.eval())
         if recipe.fuse:
             scorer.fuse()
         if recipe.shard:
             sharding.shard(scorer, accelerator.device)
-            scorer.to(accelerator.device)
         rows = collate.speaking(recipe.objective.needs)
         few = probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
         batches = {name: collate.collate(few, rows=rows, layout=name) for name in LAYOUTS}
         batches = {name: batch.to(accelerator.device) for name, batch in batches.items()}
-        layout, why = choose_layout(scorer, batches, possible)
+        rests_on = [fingerprint, _digest(scorer.causal.config, recipe)]
+        find = choose_layout if accelerator.num_processes > 1 else remembered(rests_on)  # several all try, or none
+        layout, why = find(scorer, batches, possible)
         return cls(recipe, scorer, layout, why, accelerator, fingerprint)
 
     def forwards(self, examples: Sequence[Example], rows: collate.Speaking | None = None) -> list[Batch]:
@@ -143,11 +145,12 @@ class Engine:
         return made
 
     def _one_known(self, cache: ReferenceCache, examples: Sequence[Example]) -> Batch | None:
-        """A row that the cache held before this run, at random: enough to notice another model."""
+        """A short row that the cache held before this run, of some taken at random: enough to notice another model."""
         known = [e for e in examples if all(collate.content_key(e.prompt, a.ids) in cache for a in e.answers)]
         if not known:
             return None
-        row = random.Random(self.recipe.seed).choice(known)
+        some = random.Random(self.recipe.seed).sample(known, min(8, len(known)))
+        row = min(some, key=lambda e: sum(len(e.prompt) + len(a.ids) for a in e.answers))
         return collate.collate([row], rows=self.rows, layout=self.layout)
 
     def attach(self, folder: Path) -> None:
@@ -193,15 +196,11 @@ class Engine:
         """Held-out metrics, shared by all processes; ``start``: of the reference, where training starts."""
         # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
         remembered = start and "concentration" not in self.recipe.objective.needs
+        asked = _as_policy(reference) if remembered and reference is not None else self.scorer
+        batches = self.forwards(examples, rows=looking(self.rows, examples))
+        objective, device = self.recipe.objective, self.accelerator.device
         with sharding.in_step(self.scorer):
-            rows = preferences.evaluate(
-                _as_policy(reference) if remembered and reference is not None else self.scorer,
-                self.recipe.objective,
-                self.forwards(examples, rows=looking(self.rows, examples)),
-                reference=reference,
-                device=self.accelerator.device,
-                look=look,
-            )
+            rows = preferences.evaluate(asked, objective, batches, reference=reference, device=device, look=look)
         rows = gather_object(rows) if self.accelerator.num_processes > 1 else rows
         rank = {e.record.id: i for i, e in enumerate(examples)}
         rows.sort(key=lambda row: rank[row["id"]])

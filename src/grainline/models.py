@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import atomic, pretrained
+from grainline import atomic, cpu, pretrained
 from grainline.errors import ModelError, nearest
 from grainline.places import cache_dir as cache_dir
 
@@ -80,12 +80,6 @@ ALIASES = {
 }
 
 
-KERNELS_KEPT = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-"""Variables that bound how many compiled kernels torch (ideep) and oneDNN keep, one a shape of a product: 1024 unless
-told. Rows of many lengths fill them with 40 MB a step in bfloat16: twelve steps of SmolLM2-135M peak at 2217 MiB, with
-64 at 1708, in the same time (16 take twice the time)."""
-
-
 # ------------------------------------------------------------------------------------------------- public
 
 
@@ -101,8 +95,6 @@ def load(
     """
     choice = _choice(choice)
     place = locate(choice)
-    for variable in KERNELS_KEPT:
-        os.environ.setdefault(variable, "64")  # read at the first product of the process
     where, dtype = device(choice.device), _dtype(choice)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **_hub_options(choice)}
     if choice.attn_implementation is not None:
@@ -114,6 +106,7 @@ def load(
         model = model.to(where)
     if choice.gradient_checkpointing:
         checkpoint_layers(model)
+    cpu.settle()
     held = f"{'4 bits' if choice.load_in_4bit else str(dtype).removeprefix('torch.')} on {where}"
     tokenizer = load_tokenizer(choice) if tokenizer is None else tokenizer
     return LoadedModel(model.eval(), tokenizer, f"{place.source}; held as {held}", where, dtype)

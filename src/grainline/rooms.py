@@ -218,7 +218,7 @@ def parse(room: str, choice: str) -> Any:
     parsed = [(coefficient, _build(room, *_read_term(room, body))) for coefficient, body in _terms(choice)]
     if len(parsed) == 1 and parsed[0][0] == 1:
         return parsed[0][1]
-    return _validated(choice, _adder(room), {"terms": tuple(parsed)})
+    return made(choice, _adder(room), {"terms": tuple(parsed)})
 
 
 def place(room: str, path: Sequence[str]) -> tuple[str, ...]:
@@ -277,18 +277,24 @@ def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
 
 def _build(room: str, name: str, options: dict[str, Any]) -> Any:
     cls = load(room, name)
-    known = {field.name for field in dataclasses.fields(cls)}
     if rest := getattr(cls, "rest", None):  # this field takes what another library calls its options
+        known = {field.name for field in dataclasses.fields(cls)}
         others = {key: option for key, option in options.items() if key not in known}
         options = {key: option for key, option in options.items() if key in known}
         options |= {rest: {**options.get(rest, {}), **others}} if others else {}
+    return made(name, cls, options)
+
+
+def made(name: str, cls: type, options: Mapping[str, Any]) -> Any:
+    """A spec with these options; ``name`` is what the user calls it.
+
+    Raises:
+        SpecError: an option it does not have, or one that it does not take.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
     for key in options:
         if key not in known:
             raise SpecError(f"{name} has no option {key!r}.", instead=nearest(key, known))
-    return _validated(name, cls, options)
-
-
-def _validated(name: str, cls: type, options: dict[str, Any]) -> Any:
     try:
         return cls(**options)
     except pydantic.ValidationError as error:

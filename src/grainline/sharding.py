@@ -57,7 +57,7 @@ def check_sharing(recipe: Recipe, reference: str, processes: int) -> None:
 
 
 def shard(scorer: Any, device: torch.device) -> None:
-    """Leave of every frozen layer under ``scorer`` only this process's part, and put that on ``device``.
+    """Leave of every frozen layer under ``scorer`` only this process's part; put that and all else on ``device``.
 
     Raises:
         ModelError: the model does not say which of its modules are layers.
@@ -78,6 +78,7 @@ def shard(scorer: Any, device: torch.device) -> None:
     shared = {tensor for layer in layers for tensor in layer.parameters()}
     fully_shard(body, mesh=mesh, ignored_params={t for t in body.parameters() if t not in shared} | whole)
     body.__class__ = kind  # transformers looks up by it which hidden states a model can give
+    scorer.to(device)
     same(p for p in scorer.parameters() if p.requires_grad)
 
 

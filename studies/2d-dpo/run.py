@@ -25,7 +25,7 @@ from grainline.data import files
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from _records import Records, beside_dpo  # noqa: E402
+from _records import Records, beside  # noqa: E402
 
 RECORDS = Records(HERE)
 DATA = HERE.parents[2] / "shared" / "data" / "qa_feedback"
@@ -96,7 +96,7 @@ def table(study: str) -> str:
         if run["study"] == study:
             label = run["method"] + (f", noise {run['noise']}" if run.get("noise", "0") != "0" else "")
             found.setdefault(label, {})[run["seed"]] = RECORDS.rows(run)
-    return beside_dpo(found)
+    return beside("dpo", found)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from _records import Records, average, interval, markdown, minus  # noqa: E402
+from _records import Records, average, estimate, markdown, minus  # noqa: E402
 
 RECORDS = Records(HERE)
 ADAPTERS = {
@@ -73,8 +73,7 @@ def table() -> str:
                 (average(seeds, f"rewards/{kind}") for kind in ("accuracies", "margins")) if seeds else ({}, {})
             )
             apart = minus(seeds, found.get(("lora", objective), {}), "rewards/accuracies") if adapter != "lora" else {}
-            cells.append(f"{mean(wins.values()):.3f} {interval(wins)}" if wins else "")
-            cells.append(f"{mean(apart.values()):+.3f} {interval(apart)}" if apart else "")
+            cells += [estimate(wins, seeds), estimate(apart, seeds, "+.3f")]
             cells.append(f"{mean(margins.values()):.2f}" if margins else "")
         rows.append(tuple(cells))
     heads = [f"{objective}{what}" for objective in OBJECTIVES for what in ("", ", minus lora", ", margin")]

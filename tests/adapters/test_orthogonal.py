@@ -147,11 +147,11 @@ def test_backward_keeps_one_activation(name: str) -> None:
         kept.append(tensor)
         return tensor
 
-    x = torch.randn(1000, 7, requires_grad=True, **DOUBLE)
+    x = torch.randn(10_000, 7, requires_grad=True, **DOUBLE)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         rotation(x)
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() // 8 for tensor in kept}
-    assert sum(sizes.values()) < 1000 * 7 + 200  # input or output; and what is as small as the map itself
+    assert sum(sizes.values()) < 10_000 * 7 + 1000  # input or output; and what is as small as the map itself
 
 
 def test_a_householder_pair_turns_its_plane_by_twice_the_angle() -> None:
