@@ -27,7 +27,7 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
-LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling"})
+LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling", "sharding"})
 RUN = LOOP | {
     "trainer",
     "reference_cache",
@@ -141,7 +141,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "events": CURRENCY | {"reduction"},
     "checks": CURRENCY,
     "synchronise": CURRENCY | {"atomic", "checkpoint"},
-    "coupling": CURRENCY | {"forward", "reduction"},
+    "sharding": CURRENCY | {"models"},
+    "coupling": CURRENCY | {"forward", "reduction", "sharding"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "budget", "footprint", "report"},

@@ -524,6 +524,12 @@ def _(world: World) -> None:
     assert taken(True) > 0 == taken(False)
 
 
+@case("shard")
+def _(world: World) -> None:  # on two processes: test_sharding
+    with pytest.raises(RecipeError, match="shard: one process"):
+        world.run(shard=True)
+
+
 @case("sampler")
 def _(world: World) -> None:
     world.changes(sampler="sequential")

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import adapter_files, export, geometry, heads, models, rooms
+from grainline import adapter_files, export, geometry, heads, models, rooms, sharding
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.mismatch import mismatch
@@ -76,9 +76,15 @@ class Engine:
                 )
         # With the dropout of an adapter that goes on, the policy would not start at its own reference.
         models.disable_dropout(model)
-        scorer = Scorer(model.to(accelerator.device).eval())
+        if not recipe.shard:
+            model = model.to(accelerator.device)
+        elif not recipe.model.adapter:  # what looks at whole weights comes first, on the CPU
+            model = _adapted(recipe, model)
+        scorer = Scorer(model.eval())
         if recipe.fuse:
             scorer.fuse()
+        if recipe.shard:
+            sharding.shard(scorer, accelerator.device)
         rows = collate.speaking(recipe.objective.needs)
         few = probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
         batches = {name: collate.collate(few, rows=rows, layout=name) for name in LAYOUTS}
@@ -121,11 +127,14 @@ class Engine:
         batches = self.forwards(examples)
         missing = cache.missing(batches)
         known = self._one_known(cache, examples)
-        cache.fill(track(missing, "reference log-probs", quiet=quiet), self._score)
+        score = self._score if self.recipe.model.adapter else self._without_adapter
+        with sharding.in_step(self.scorer):
+            cache.fill(track(missing, "reference log-probs", quiet=quiet), score)
         self.accelerator.wait_for_everyone()
         cache.reload()
-        if known is not None:
-            self.verified = cache.verify(known, self._score, tolerance=self.tolerance)
+        with sharding.in_step(self.scorer):
+            if known is not None:
+                self.verified = cache.verify(known, score, tolerance=self.tolerance)
         return cache
 
     def frozen(self, model: Any) -> Scorer:
@@ -146,9 +155,8 @@ class Engine:
 
     def attach(self, folder: Path) -> None:
         """Put the fresh adapter on, unless training goes on from an existing one."""
-        if self.recipe.model.adapter is None:
-            torch.manual_seed(self.recipe.seed)
-            self.scorer.model = adapters.attach(self.recipe.adapter, self.scorer.model)
+        if self.recipe.model.adapter is None and not self.recipe.shard:
+            self.scorer.model = _adapted(self.recipe, self.scorer.model)
             if self.recipe.fuse:
                 self.scorer.fuse()
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
@@ -188,14 +196,11 @@ class Engine:
         """Held-out metrics, shared by all processes; ``start``: of the reference, where training starts."""
         # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
         remembered = start and "concentration" not in self.recipe.objective.needs
-        rows = preferences.evaluate(
-            _as_policy(reference) if remembered and reference is not None else self.scorer,
-            self.recipe.objective,
-            self.forwards(examples, rows=looking(self.rows, examples)),
-            reference=reference,
-            device=self.accelerator.device,
-            look=look,
-        )
+        asked = _as_policy(reference) if remembered and reference is not None else self.scorer
+        batches = self.forwards(examples, rows=looking(self.rows, examples))
+        objective, device = self.recipe.objective, self.accelerator.device
+        with sharding.in_step(self.scorer):
+            rows = preferences.evaluate(asked, objective, batches, reference=reference, device=device, look=look)
         rows = gather_object(rows) if self.accelerator.num_processes > 1 else rows
         rank = {e.record.id: i for i, e in enumerate(examples)}
         rows.sort(key=lambda row: rank[row["id"]])
@@ -249,6 +254,12 @@ class Engine:
     def _without_adapter(self, batch: Batch) -> LogProbs:
         with self.adapter_off():
             return self._score(batch)
+
+
+def _adapted(recipe: Recipe, model: Any) -> Any:
+    """``model`` with the recipe's fresh adapter on."""
+    torch.manual_seed(recipe.seed)
+    return adapters.attach(recipe.adapter, model)
 
 
 def trainable(recipe: Recipe, model: Any) -> list[Tagged]:

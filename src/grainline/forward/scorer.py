@@ -66,6 +66,12 @@ class Scorer(nn.Module):
         self.fused = fuse(self.causal, read)
         return self.fused.why
 
+    def glance(self) -> Tensor:
+        """The model's logits of two tokens: through all layers, at the least cost."""
+        ids = torch.zeros(1, 2, dtype=torch.long, device=next(self.parameters()).device)
+        with self.plain() as model:
+            return model(input_ids=ids, use_cache=False).logits
+
     @contextmanager
     def plain(self) -> Iterator[Any]:
         """The model with its own attention, for generation and for the outside world."""
