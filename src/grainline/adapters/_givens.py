@@ -199,10 +199,9 @@ def _paths(sizes: tuple[int, ...], device: torch.device) -> Paths:
     angles = sum(sizes) - len(sizes)
     one, zero = 3 * angles, 3 * angles + 1
     stages = max(len(tree(size)) for size in sizes)
-    stays: list[list[int]]
-    leaves: list[list[int]]
-    ends: list[list[int]]
-    stays, leaves, ends = ([[] for _ in range(stages + 1)] for _ in range(3))
+    stays: list[list[int]] = [[] for _ in range(stages + 1)]
+    leaves: list[list[int]] = [[] for _ in range(stages + 1)]
+    ends: list[list[int]] = [[] for _ in range(stages + 1)]
     before, cell = 0, 0  # angles and cells of the trees so far
     for size in sizes:
         at = list(range(size))  # where each path stands
