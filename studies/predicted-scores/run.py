@@ -60,8 +60,8 @@ WAYS = {
 """What ``rates`` tries, all but the first on predicted scores. In ``2d-dpo`` a chosen sentence is as loud as it is good
 and a rejected one as it is bad, so the chosen side is the louder one where most sentences are good; ``weighted`` has
 the same loudness within an answer, and makes both answers as loud as in dpo."""
-RATES = {"dpo": (1e-4, 3e-4, 1e-3), "2d-dpo": (3e-4, 1e-3, 3e-3, 1e-2), "dpo, weighted": (3e-4,)}
-"""Around the best of either that is compared."""
+RATES = {"dpo": (1e-4, 3e-4, 1e-3, 3e-3), "2d-dpo": (3e-4, 1e-3, 3e-3, 1e-2), "dpo, weighted": (3e-4,)}
+"""As many of either that is compared, around its best."""
 BEST = {"dpo": 3e-4, "2d-dpo": 3e-3}
 QUESTIONS = {"train": 40, "test": 37}
 """Of 340 and of 74 of qa_feedback."""
@@ -224,7 +224,7 @@ def main() -> None:
         return
     if what != "table":
         RECORDS.carry_out(STUDIES[what]())
-    for study in (what,) if what != "table" else STUDIES:
+    for study in (what,) if what != "table" else dict.fromkeys(line["run"]["study"] for line in RECORDS.lines()):
         print(f"\n{study}\n\n{table(study)}")
 
 
