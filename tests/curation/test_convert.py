@@ -126,6 +126,8 @@ def test_option_columns() -> None:
     row = PLAIN | {"source": "s", "margin": 2, "chosen_spans": [{"start": 0, "end": 1}], "curation": [{"step": "x"}]}
     assert made("convert:columns=trl", [row]) == [[PLAIN | {"margin": 2}]]
     assert converted(row)[0]["source"] == "s"
+    steps = {"id": "a", "prompt": "p", "completions": ["One.", "Two."], "labels": [True, False]}
+    assert [row.keys() for row in converted(steps, "columns=trl")] == [{"id", "prompt", "completion", "label"}]
 
 
 @pytest.mark.real
