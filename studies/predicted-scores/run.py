@@ -97,13 +97,14 @@ def house() -> Runs:
     methods = {
         "dpo": lambda seed: (DPO, plain),
         "2d-dpo, predicted": lambda seed: (SEGMENTS, write(made / "predicted.jsonl", predicted)),
+        "dpo, rate of 2d-dpo": lambda seed: (DPO, plain),
         "2d-dpo, own": lambda seed: (SEGMENTS, plain),
         "2d-dpo, shuffled": lambda seed: (SEGMENTS, write(made / f"shuffled-{seed}.jsonl", shuffled(predicted, seed))),
     }
-    for names in (("dpo", "2d-dpo, predicted"), ("2d-dpo, own",), ("2d-dpo, shuffled",)):
+    for names in (("dpo", "2d-dpo, predicted"), ("dpo, rate of 2d-dpo",), ("2d-dpo, own",), ("2d-dpo, shuffled",)):
         for seed, name in itertools.product(range(3), names):
             way, data = methods[name](seed)
-            found = recipe(way, data, "house", BEST[name.partition(",")[0]])
+            found = recipe(way, data, "house", BEST["dpo" if name == "dpo" else "2d-dpo"])
             yield {"study": "house", "method": name, "seed": seed}, found | {"steps": 20}
 
 
