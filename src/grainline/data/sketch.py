@@ -38,7 +38,7 @@ def sketches(texts: Sequence[Sequence[str]], hashes: int = HASHES) -> np.ndarray
     import numpy as np
     from datasketch import MinHash
 
-    # crc32 instead of its sha1: half the time, and it stirs the bits itself.
+    # crc32 takes half the time of its own sha1, and datasketch stirs the bits of either.
     made = MinHash.generator(map(_pairs, texts), num_perm=hashes, hashfunc=zlib.crc32)
     smallest = np.array([one.hashvalues for one in made], dtype=np.uint32).reshape(-1, hashes)
     # A byte in which all 32 bits have a say: two words that agree in a hash's lowest byte do so in each of its hashes.
