@@ -51,7 +51,7 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "paired": side_by_side.paired(runs) if several else [],
         "shared": [_shared(i, one) for i, one in enumerate(side_by_side.shared(runs), start=1)] if several else [],
         "measured": [] if several else [_measured(i, one) for i, one in enumerate(runs[0].evaluations, start=1)],
-        "heat": None if several else pairs.heat_of(runs[0]),
+        "heat": pairs.heat_of(runs),
         "samples": samples,
         "more_samples": more,
         "marked": any(answer["tag"] and len(answer["parts"]) > 1 for one in samples for answer in one["answers"]),
