@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import _sentences
 from grainline import models
 from grainline.curation import _embeddings
 from grainline.curation._embeddings import Array, Causal, Column, Manner, Sentences, filled, words
@@ -17,8 +18,7 @@ from grainline.errors import DataError, ModelError
 from grainline.types import Answer, Record
 
 if TYPE_CHECKING:
-    import _sentences
-from _toy import Toy
+    from _toy import Toy
     from grainline.runs import Run
 
 
