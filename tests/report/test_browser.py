@@ -195,10 +195,10 @@ TURNED = (("chosen", "rejected"), ("rejected", "chosen"))
 def test_pairs_are_of_the_chosen_run_even_without_the_script(script: bool, browser: Browser, compared: Path) -> None:
     with browser.open(compared, color_scheme="dark", java_script_enabled=script) as opened:
         seen = opened.page.locator
-        assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-2").is_visible()] == [True, False]
+        assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-of-2").is_visible()] == [True, False]
         assert [seen(f".pair >> nth={i}").is_visible() for i in range(3)] == [True, True, False]
         seen("#run-2").check()
-        assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-2").is_visible()] == [False, True]
+        assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-of-2").is_visible()] == [False, True]
         assert [seen(f".pair >> nth={i}").is_visible() for i in range(3)] == [True] * 3
         assert (opened.complaints, opened.asked) == ([], [])
 
@@ -212,12 +212,12 @@ def test_a_key_goes_to_the_same_token_of_the_next_run(browser: Browser, compared
         assert f"KL {words.number(rows[0]['chosen']['kl'][1])}" in said.inner_text()
         keys.press("r")
         assert opened.page.locator("#run-2").is_checked()
-        assert opened.page.evaluate("document.activeElement.id") == "pair-1-1-2"
+        assert opened.page.evaluate("document.activeElement.id") == "pair-1-1-of-2"
         assert "token 2 of" in said.inner_text()
         assert f"KL {words.number(rows[0]['rejected']['kl'][1])}" in said.inner_text()
         for _ in range(4):  # through the answers of this run alone, into the pair that only it has read
             keys.press("ArrowDown")
-        assert opened.page.evaluate("document.activeElement.id") == "pair-3-1-2"
+        assert opened.page.evaluate("document.activeElement.id") == "pair-3-1-of-2"
         keys.press("r")  # there is no other run that read it
         assert opened.page.locator("#run-2").is_checked()
         keys.press("ArrowUp")

@@ -41,7 +41,10 @@ class Table(NamedTuple):
 
 def families(found: Evaluation) -> list[Family]:
     """Those that say anything, in the order of :data:`TITLES`."""
-    order, saying = list(TITLES), [one for one in found.families if one.figures or one.notes or any(one.tables.values())]
+    order, saying = (
+        list(TITLES),
+        [one for one in found.families if one.figures or one.notes or any(one.tables.values())],
+    )
     return sorted(saying, key=lambda one: order.index(one.name) if one.name in TITLES else len(order))
 
 

@@ -212,10 +212,13 @@ def _answers(answers: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 
 
 def _temperature(files: RunFiles) -> Any:
-    """At which the shown answers were drawn."""
+    """At which the shown answers were drawn: a number, or from where to where."""
     drawn = next((found for found in files.evaluations if found.samples), None)
     if drawn is None:
         return read.dig(files.recipe, "evaluation", "temperature")
+    own = [line["temperature"] for line in drawn.samples if isinstance(line.get("temperature"), (int, float))]
+    if own:
+        return " to ".join(dict.fromkeys(words.number(end, 1) for end in (min(own), max(own))))
     return read.dig(drawn.facts, "families", "generation", "options", "temperature")
 
 
