@@ -38,7 +38,8 @@ def main() -> None:
     factors(weights[0], 1, True)  # warms up
     seconds = sum(timed(_spectral.singular_values, weight)[0] for weight in weights)
     print(f"{len(weights)} matrices, {options.threads} threads; values {seconds:.2f} s")
-    print(f"{'rank':>6}{'exact s':>10}{'fast s':>10}{'times':>8}{'product':>12}{'worst':>12}{'lost %':>10}{'worst':>10}")
+    names = {"exact s": 10, "fast s": 10, "times": 8, "product": 12, "worst": 12, "lost %": 10, "worst %": 10}
+    print(f"{'rank':>6}" + "".join(f"{name:>{width}}" for name, width in names.items()))
     for rank in options.ranks:
         rows = torch.tensor([compared(weight, rank) for weight in weights])
         exact, fast = rows[:, 0].sum(), rows[:, 1].sum()

@@ -380,6 +380,7 @@ def _four_bits(choice: Choice, dtype: torch.dtype) -> Any:
 def _never_repack(model: nn.Module) -> None:
     # On a CPU with AVX512-BF16 the first reading without gradients, a reference's, would repack each weight in place,
     # for inference: from then on gradients stop at it, in silence, and it cannot be dequantised.
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
