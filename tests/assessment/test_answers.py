@@ -151,4 +151,16 @@ def test_a_condition_is_told_to_the_policy_alone(copied: Any, toy: Toy) -> None:
     (own,), (other,) = (lines(run, f"answers-{who}.jsonl") for who in ("policy", "reference"))
     assert own["prompt"][-1]["content"] == f"<warmth: 9> {other['prompt'][-1]['content']}"
     facts = json.loads((run.folder / "evaluation" / "test" / "facts.json").read_text(encoding="utf-8"))
-    assert any("was told the condition" in note for note in facts["families"]["generation"]["notes"])
+    assert "the policy was told the condition, the reference was not" in facts["families"]["generation"]["notes"]
+
+
+def test_a_rival_is_told_the_condition_too(copied: Any, toy: Toy) -> None:
+    run, rival = copied(), copied()
+    condition: dict[str, Any] = {"condition": {"warmth": 9}, "condition_style": "tokens", "condition_place": "user"}
+    run.evaluate(toy.held_out, progress=False, generate=1, max_new_tokens=4, against=rival, **condition)
+    (own,), (other,) = (lines(run, f"answers-{who}.jsonl") for who in ("policy", "against"))
+    assert own["prompt"] == other["prompt"]
+    facts = json.loads((run.folder / "evaluation" / "test" / "facts.json").read_text(encoding="utf-8"))
+    assert any(
+        "the run that it is compared with were told" in note for note in facts["families"]["generation"]["notes"]
+    )

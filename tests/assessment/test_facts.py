@@ -74,7 +74,11 @@ def test_what_evaluate_writes_is_read(world: Any, copied: Any, toy: Toy) -> None
             words.harmless(line["prompt"] if isinstance(line["prompt"], str) else line["prompt"][-1]["content"])
             in shown
         )
-    for family, title in (("geometry", "Angle by layer"), ("control", "asked"), ("documents", "place")):
+    for family, title in (
+        ("geometry", "Angle by layer"),
+        ("control", "the level that answers have"),
+        ("documents", "By place of the document"),
+    ):
         assert family in world.facts()["families"]
         assert title in shown
     other = copied()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import _evaluations
 from _runs import LINES, Make, lines, look, step
@@ -66,7 +67,7 @@ def test_an_evaluation_adds_its_reasons(make: Make) -> None:
     found = {one.text: one.kind for one in evidence.reasons(read.run(run))}
     said = "accuracy by likelihood alone on test, so much above the reference's on the same pairs: 0.10 [0.05, 0.20]"
     assert found[said] == "for"
-    assert found["perplexity of neutral text changed by 2.0 [−1.0, 4.0] % (more is worse)"] == "for"
+    assert found["perplexity of neutral text changed by 2.0 [−1.0, 4.1] % (more is worse)"] == "for"
     assert any(kind == "open" and "nobody judged" in text for text, kind in found.items())
     assert not any("forgotten" in text for text in found)
 
@@ -77,10 +78,18 @@ def forgetting(low: float, high: float) -> dict[str, object]:
 
 
 def test_what_was_forgotten_counts_by_its_interval(make: Make) -> None:
-    for name, low, high, kind in (("a", 0.01, 0.2, "against"), ("b", -0.1, 0.2, "open"), ("c", -0.1, 0.01, "for")):
+    cases = ("a", 0.01, 0.2, "against"), ("b", -0.1, 0.2, "open"), ("c", -0.1, 0.01, "for"), ("d", 0.01, 0.02, "for")
+    for name, low, high, kind in cases:
         run = make(name)
         _evaluations.write(run, facts_json=json.dumps(forgetting(low, high)))
         assert [one.kind for one in evidence.reasons(read.run(run)) if "perplexity" in one.text] == [kind]
+
+
+def test_a_rise_of_one_nat_a_token_is_e_times_the_perplexity(make: Make) -> None:
+    run, facts = make(), _evaluations.facts()
+    _evaluations.write(run, facts_json=json.dumps(facts | {"metrics": {"forgetting/change": 1.0}}))
+    (one,) = (one for one in evidence.reasons(read.run(run)) if "perplexity" in one.text)
+    assert f"changed by {100 * (math.e - 1):.1f} %" in one.text
 
 
 def test_another_run_on_the_same_pairs(make: Make) -> None:

@@ -155,22 +155,12 @@ def _reread(tokenizer: Any, text: str) -> list[int]:
 
 
 def _lengths(lines: Sequence[Line]) -> dict[str, Any]:
-    tokens = sorted(line["tokens"] for line in lines)
-    return {
-        "mean": sum(tokens) / len(tokens),
-        "median": _quantile(tokens, 0.5),
-        "low": _quantile(tokens, 0.1),
-        "high": _quantile(tokens, 0.9),
-        "ended": sum(line["ended"] for line in lines) / len(lines),
-    }
+    import numpy as np
 
-
-def _quantile(ordered: Sequence[float], q: float) -> float:
-    """Between the two nearest, as numpy's."""
-    at = q * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+    tokens = [line["tokens"] for line in lines]
+    low, median, high = (float(bound) for bound in np.quantile(tokens, (0.1, 0.5, 0.9)))
+    ended = sum(line["ended"] for line in lines) / len(lines)
+    return {"mean": sum(tokens) / len(tokens), "median": median, "low": low, "high": high, "ended": ended}
 
 
 def _generation_notes(work: Work, spoken: Mapping[str, Mapping[str, Line]], embed: Sentences | None) -> list[str]:
@@ -183,7 +173,8 @@ def _generation_notes(work: Work, spoken: Mapping[str, Mapping[str, Line]], embe
             f"more than half of the answers of {' and '.join(cut)} were cut at {work.measures.max_new_tokens} tokens"
         )
     if work.measures.condition:
-        notes.append("the policy was told the condition, whom it is compared with was not")
+        told = "the policy and the run that it is compared with were" if "against" in spoken else "the policy was"
+        notes.append(f"{told} told the condition" + (", the reference was not" if "reference" in spoken else ""))
     return notes
 
 

@@ -6,6 +6,7 @@ the interval that says why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -115,10 +116,11 @@ def _measured(found: Evaluation) -> Iterator[Reason]:
 
 
 def _forgotten(found: Evaluation) -> Reason:
-    metric = "forgetting/change"
-    low, high = (found.metrics.get(f"{metric}_{end}", found.metrics[metric]) for end in ("low", "high"))
-    kind: Kind = "against" if low > 0 else "for" if high <= FORGOTTEN else "open"
-    percent = {key: 100 * value for key, value in found.metrics.items() if key.startswith(metric)}
+    metric = "forgetting/change"  # nats a token: the logarithm of what the perplexity was multiplied by
+    rise = {key: math.expm1(min(value, 99)) for key, value in found.metrics.items() if key.startswith(metric)}
+    low, high = (rise.get(f"{metric}_{end}", rise[metric]) for end in ("low", "high"))
+    kind: Kind = "for" if high <= FORGOTTEN else "against" if low > 0 else "open"
+    percent = {key: 100 * value for key, value in rise.items()}
     return Reason(kind, f"perplexity of neutral text changed by {words.interval(metric, percent, 1)} % (more is worse)")
 
 
