@@ -58,8 +58,8 @@ def read(options: Any, tokenizer: Any) -> Rows:
     batches = cut(sorted(examples[:window], key=length), options.pairs)
     taken = [batches[(2 * k + 1) * WINDOW // (2 * options.steps)] for k in range(options.steps)]
     mixed = sorted((e for batch in taken for e in batch), key=lambda e: place[id(e)])
-    warm = cut(examples[window : window + options.warm * options.pairs], options.pairs)
-    return Rows(warm, cut(mixed, options.pairs), taken)
+    short = sorted(examples[window:], key=length)[: options.warm * options.pairs]
+    return Rows(cut(short, options.pairs), cut(mixed, options.pairs), taken)
 
 
 def _questions(examples: Sequence[Example], options: Any) -> Rows:
@@ -89,6 +89,12 @@ def cut(examples: Sequence[Example], size: int) -> Steps:
 def apart(step: Sequence[Example]) -> list[Example]:
     """The same pairs, each with a prompt of its own."""
     return [example._replace(prompt=Own(example.prompt)) for example in step]
+
+
+def mixed(steps: Steps) -> Steps:
+    """The same rows in as many steps as large, dealt out in turn: the pairs of a question stand in different steps."""
+    dealt = [example for row in zip(*steps, strict=True) for example in row]
+    return cut(dealt, len(steps[0]))
 
 
 def tokens(steps: Steps) -> dict[str, int]:

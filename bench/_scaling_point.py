@@ -18,10 +18,12 @@ from typing import Any
 import _machine
 import _models
 import torch
-from _sides import ADAPTER, Grainline, fill_adapter
+from _sides import ADAPTER, Grainline, Ours, fill_adapter
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from grainline import sharding
 from grainline.adapters import _seam as adapters
 from grainline.forward import Scorer
 from grainline.types import Answer, AnswerTokens, Example, Record
@@ -86,29 +88,32 @@ def main() -> None:
         model.zero_grad(set_to_none=True)
         taken.append(clock.read())
     peaks = accelerator.gather(torch.tensor([_machine.peak_mib(device)])).tolist()
+    weights = sum(p.to_local().nbytes if isinstance(p, DTensor) else p.nbytes for p in model.parameters())
     if accelerator.is_main_process:
         timed = taken[1:]
         found = {"seconds": median(t.seconds for t in timed), "others": max(t.others for t in timed)}
         found |= {"peak_mib": max(peaks), "parameters": count, "processes": accelerator.num_processes}
+        found["weights_mib"] = weights / 2**20
         print(json.dumps(found))
     accelerator.end_training()
 
 
 def parallel(scorer: Scorer, point: Point, accelerator: Accelerator) -> Any:
-    """A step of ``scorer`` alone, wrapped by DDP, or sharded by FSDP2 layer by layer."""
-    step = Grainline(scorer, "packed" if point.layout == "packed" else "tree", point.max_tokens, accelerator)
-    if point.parallel != "fsdp":
-        scorer.fuse()
+    """A step of ``scorer`` alone, wrapped by DDP, or with its frozen weights shared out as a run does it."""
+    how = Ours(layout="packed" if point.layout == "packed" else "tree")
+    step = Grainline(scorer, how, point.max_tokens, accelerator)
+    scorer.fuse()
     if point.parallel == "ddp":
         step.module = nn.parallel.DistributedDataParallel(scorer)
     elif point.parallel == "fsdp":
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        sharding.shard(scorer, accelerator.device)
+        trained = [p for p in scorer.parameters() if p.requires_grad]
 
-        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
-        for layer in scorer.causal.model.layers:
-            fully_shard(layer, mesh=mesh)
-        fully_shard(scorer, mesh=mesh)
+        def learn(examples: list[Example]) -> None:
+            step(examples)
+            sharding.average(trained)
+
+        return learn
     return step
 
 

@@ -6,6 +6,7 @@ batch is part of the step. Nothing is updated, so each step can be done again by
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _machine
 import _models
 import _rows
 import torch
@@ -23,7 +25,8 @@ from grainline import models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
 from grainline.data import collate
-from grainline.forward import Scorer
+from grainline.forward import Scorer, parts, voices
+from grainline.objectives._seam import Objective
 from grainline.objectives.dpo import DPO
 from grainline.reduction import share, totals
 from grainline.reference_cache import ReferenceCache
@@ -42,7 +45,12 @@ class Ours(NamedTuple):
     dtype: str = "as asked"  # of the frozen weights
     scorer: Callable[[nn.Module], Scorer] = Scorer
     fused: bool = True  # a decoder's small operations as fewer, larger ones
+    last: bool = True  # the last layer's MLP reads only what the head reads
     products: bool = True  # attention by plain products on a CPU, else torch's fused attention
+    recomputed: bool = False  # layers keep no activations, and run again in backward
+    inputs_learn: bool = False  # backward goes down to the embeddings, below the first adapted layer
+    by_prompt: bool = True  # steps hold the pairs of one question (as the rows of ``--data qa`` are made), else mixed
+    objective: Objective = DPO(beta=BETA)
 
 
 class Peer(NamedTuple):
@@ -96,15 +104,18 @@ class Bench:
     def ours(self, how: Ours) -> Step:
         dtype = self.options.dtype if how.dtype == "as asked" else how.dtype
         scorer = how.scorer(self._once(dtype, lambda: self._adapted(dtype)))
-        grainline = Grainline(scorer, how.layout, self.options.max_tokens, self.accelerator)
-        steps = [step if how.shared else _rows.apart(step) for step in (*self.rows.warm, *self.rows.steps)]
-        if how.fused:
+        grainline = Grainline(scorer, how, self.options.max_tokens, self.accelerator)
+        timed = self.rows.steps if how.by_prompt else _rows.mixed(self.rows.steps)
+        steps = [step if how.shared else _rows.apart(step) for step in (*self.rows.warm, *timed)]
+        if how.fused or how.last:
             scorer.fuse()
+            fused: Any = scorer.fused
+            fused.places, fused.last = fused.places if how.fused else (), fused.last if how.last else None
         if not how.products:
             scorer.by_products = False
         if how.cached:
             grainline.cache = grainline.cached(batch for examples in steps for batch in grainline.forwards(examples))
-        return Step(lambda i: grainline(steps[i]), scorer, True, grainline)
+        return Step(lambda i: grainline(steps[i]), scorer, how.by_prompt, grainline)
 
     def trl(self) -> Any:
         """TRL's trainer with its own copy of the model; one for all of its sides."""
@@ -128,7 +139,10 @@ class Bench:
         return _models.model(self.options.model, len(self.tokenizer), dtype=dtype, device=self.device)
 
     def _adapted(self, dtype: str) -> nn.Module:
-        model = adapters.attach(ADAPTER, self.model(dtype)).train()
+        model = self.model(dtype)
+        first = getattr(self.options, "first_layer", 0)
+        layers = tuple(range(first, model.config.get_text_config().num_hidden_layers)) if first else None
+        model = adapters.attach(dataclasses.replace(ADAPTER, layers=layers), model).train()
         fill_adapter(model)
         return model
 
@@ -139,24 +153,38 @@ class Bench:
 
 
 class Grainline:
-    """One forward-backward of ``grainline.trainer.fit``, in a given layout."""
+    """One forward-backward of ``grainline.trainer.fit``, done in a given way."""
 
-    def __init__(self, scorer: Scorer, layout: Layout, max_tokens: int, accelerator: Accelerator) -> None:
-        self.scorer, self.layout, self.max_tokens, self.accelerator = scorer, layout, max_tokens, accelerator
+    def __init__(self, scorer: Scorer, how: Ours, max_tokens: int, accelerator: Accelerator) -> None:
+        self.scorer, self.how, self.layout = scorer, how, how.layout
+        self.max_tokens, self.accelerator = max_tokens, accelerator
         self.module: nn.Module = scorer  # what is called for the policy: the scorer, or what is wrapped around it
-        self.objective = DPO(beta=BETA)
+        self.objective = how.objective
+        self.kept = parts(self.objective.needs)  # of the reference, beside log-probs
         self.cache: ReferenceCache | None = None  # if there, the reference is read, not computed
 
     @contextmanager
     def ready(self) -> Iterator[None]:
         """The model as this side wants it: sides share it."""
         self.scorer.use(packed=self.layout != "padded")
-        yield
+        causal, switched = self.scorer.causal, []
+        if self.how.recomputed:
+            causal.activation_checkpointing_enable({"use_reentrant": False})
+            switched.append(causal.activation_checkpointing_disable)
+        if self.how.inputs_learn:
+            causal.enable_input_require_grads()
+            switched.append(causal.disable_input_require_grads)
+        try:
+            yield
+        finally:
+            for off in switched:
+                off()
 
     def cached(self, forwards: Iterable[Batch]) -> ReferenceCache:
-        """The reference's log-probs of ``forwards``, in memory."""
-        with tempfile.TemporaryDirectory() as folder, self.ready():
-            cache = ReferenceCache(Path(folder))
+        """What the reference says of ``forwards``; on disk as long as this side lives."""
+        self._folder = tempfile.TemporaryDirectory()
+        with self.ready():
+            cache = ReferenceCache(Path(self._folder.name), self.kept)
             cache.fill(forwards, self.without_adapter)
         return cache
 
@@ -167,7 +195,7 @@ class Grainline:
     @torch.no_grad()
     def without_adapter(self, batch: Batch) -> LogProbs:
         with self.scorer.model.disable_adapter():
-            return self.scorer(batch)
+            return self.scorer(batch, keep=self.kept) if self.kept else self.scorer(batch)
 
     def __call__(self, examples: Sequence[Example]) -> float:
         with self.ready():
@@ -177,12 +205,21 @@ class Grainline:
         value = 0.0
         counted = totals(self.objective, forwards, self.accelerator)
         for batch in forwards:
-            policy = self.module(batch)
-            reference = self.without_adapter(batch) if self.cache is None else self.cache(batch)
+            policy, reference = voices(self.module, self.cache or self.without_adapter, batch, self.objective.needs)
             loss = share(self.objective(policy, reference, batch.facts, {}), batch.facts.weight, counted)
             loss.backward()
             value += loss.item()
         return value
+
+
+def peak_of(bench: Bench, side: Step, step: int) -> float:
+    """MiB at the peak of this process, which did nothing else before, while ``side`` does ``step`` after another."""
+    for i in (0, step):
+        if i:
+            _machine.reset_peak(bench.device)
+        side.run(i)
+        take_gradient(side.model)
+    return _machine.peak_mib(bench.device)
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@
 
 Random Llamas (8192 tokens), questions of exactly the lengths said, DPO with LoRA r=16 and the reference computed each
 step. A curve varies one thing about a common point: 30 million parameters, 2 questions of 256 tokens, two answers of 64
-each. Each point is measured in processes of its own; memory is the peak of the largest one, about 0.5 GB of which is
-Python and torch. Two processes of one thread have the same two cores as one process of two threads.
+each; processes are varied at 200 million. Each point is measured in processes of its own; memory is the peak of the
+largest one, about 0.5 GB of which is Python and torch. Two processes of one thread have the same two cores as one
+process of two threads.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ CURVES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "size": ("million parameters", [{"size": n} for n in SIZES]),
     "processes": (
         "processes",
-        [{"parallel": "none", "threads": 1}, {"parallel": "none"}]
-        + [{"parallel": kind, "threads": 1} for kind in ("ddp", "fsdp")],
+        [{"parallel": "none", "threads": 1, "size": 200}, {"parallel": "none", "size": 200}]
+        + [{"parallel": kind, "threads": 1, "size": 200} for kind in ("ddp", "fsdp")],
     ),
 }
 AXES = {"prompt": "prompt", "answers": "answers", "adapters": "targets", "size": "size", "processes": "parallel"}

@@ -89,21 +89,14 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
 
 def peak(options: argparse.Namespace, name: str) -> float:
     """MiB at the peak of this process, with one side in it, over its largest timed step."""
-    import _machine
     from _rows import tokens
-    from _sides import SIDES, Bench, Peer, take_gradient
+    from _sides import SIDES, Bench, Peer, peak_of
 
     bench, how = Bench(options), SIDES[name].how
     steps = bench.rows.sorted if isinstance(how, Peer) and how.sorted else bench.rows.steps
     layout = "padded" if isinstance(how, Peer) else how.layout
     largest = max(range(len(steps)), key=lambda i: tokens([steps[i]])[layout])
-    side = bench.side(how)
-    for i in (0, options.warm + largest):
-        if i:
-            _machine.reset_peak(bench.device)
-        side.run(i)
-        take_gradient(side.model)
-    return _machine.peak_mib(bench.device)
+    return peak_of(bench, bench.side(how), options.warm + largest)
 
 
 def in_child(name: str) -> float:

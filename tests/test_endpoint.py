@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -96,13 +97,42 @@ def test_a_long_silence_ends_the_job_and_keeps_what_was_answered(tmp_path: Path)
     def dying(body: Body) -> Reaction:
         return echo(body) if int(body["messages"][0]["content"]) < 4 else Fail(500)
 
+    read: list[str] = []
     with serving(otherwise=dying) as server:
         with reach(server, tmp_path, retries=1, at_once=2) as line, pytest.raises(TrainingError, match="in a row"):
-            list(line.in_order(lambda n: quietly(line, n), range(100)))
+            read.extend(line.in_order(lambda n: quietly(line, n), range(100)))
         assert line.tally.unanswered < module.SILENCE + 4
+        assert read == list("0123"[: len(read)])  # nothing of the silence is handed on
         with reach(server, tmp_path) as again:
             assert [again.ask(question(n)).text for n in range(4)] == list("0123")
             assert (again.tally.kept, again.tally.requests) == (4, 0)
+
+
+def test_what_waits_when_a_job_ends_is_no_unanswered_request(tmp_path: Path) -> None:
+    """It would be written as judged by nobody, and the next job would never ask again."""
+    asked = threading.Event()
+
+    def busy_then_closed(body: Body) -> Reaction:
+        if body["messages"][0]["content"] == "0":
+            asked.set()
+            return Fail(503, headers=(("Retry-After", "60"),))
+        assert asked.wait(5)
+        return Fail(401)
+
+    read: list[str] = []
+    with serving(otherwise=busy_then_closed) as server, reach(server, tmp_path, at_once=2) as line:
+        with pytest.raises(ModelError, match="401"):
+            read.extend(line.in_order(lambda n: quietly(line, n), range(9)))
+        assert (read, line.tally.unanswered) == ([], 0)
+
+
+def test_requests_that_have_no_answer_among_others_are_handed_on(tmp_path: Path) -> None:
+    def every_third(body: Body) -> Reaction:
+        return Fail(422) if int(body["messages"][0]["content"]) % 3 == 0 else echo(body)
+
+    with serving(otherwise=every_third) as server, reach(server, tmp_path, at_once=2) as line:
+        read = list(line.in_order(lambda n: quietly(line, n), range(20)))
+    assert read == ["?" if n % 3 == 0 else str(n) for n in range(20)]
 
 
 def quietly(line: Endpoint, n: int) -> str:

@@ -15,9 +15,9 @@ from _toy import Toy, write_model
 from grainline import models
 from grainline import recipe as recipes
 from grainline.data.collate import collate
-from grainline.engine import Engine, _probe_examples
+from grainline.engine import Engine
 from grainline.errors import ModelError, RecipeError, RunError
-from grainline.forward import Scorer, voices
+from grainline.forward import Scorer, probe_examples, voices
 from grainline.prepare import prepare
 from grainline.runs import Run, align
 from grainline.types import Batch, Example, LogProbs
@@ -75,11 +75,11 @@ def test_the_probe_shows_a_shared_prompt_and_the_longest_row(toy: Toy) -> None:
     def size(example: Example) -> int:
         return len(example.prompt) + max(len(answer.ids) for answer in example.answers)
 
-    few = _probe_examples(examples, length=max(map(size, examples)))
+    few = probe_examples(examples, length=max(map(size, examples)))
     assert max(map(size, few)) == max(map(size, examples))
     prompts = [example.prompt for example in few]
     assert len(set(prompts)) < len(prompts) <= 6
-    assert len(_probe_examples(examples[:1], length=9999)) == 2  # whatever there is
+    assert len(probe_examples(examples[:1], length=9999)) == 2  # whatever there is
 
 
 def test_dropout_of_the_model_is_off(toy: Toy, tmp_path: Path) -> None:

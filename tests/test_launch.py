@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from _toy import Toy
 from grainline import recipe as recipes
+from grainline import replay
 from grainline.runs import Run, align
 
 
@@ -26,6 +27,9 @@ def launch(arguments: Sequence[str], **environment: str) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, env=clean | environment, timeout=300
     )
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
 
 
 def written(choices: dict[str, Any], file: Path) -> str:
@@ -109,10 +113,13 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 3}
     choices = toy.choices(tmp_path / "two", steps=4, evaluation=evaluation, checkpoints={"every": 2})
     recipe = written(choices, tmp_path / "recipe.yaml")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    done = launch([*torchrun, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
+    done = launch([*TORCHRUN, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    two, one = Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")})
+    alike(Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")}))
+
+
+def alike(two: Run, one: Run) -> None:
+    """Two processes learnt, measured and wrote what one did."""
     facts = json.loads((two.folder / "provenance.json").read_text(encoding="utf-8"))
     assert facts["run"]["processes"] == 2
     assert len(two.metrics) == len(one.metrics) >= 6
@@ -125,6 +132,27 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     pair = [load_file(r.adapter / "adapter_model.safetensors") for r in (two, one)]
     for name in pair[1]:
         torch.testing.assert_close(pair[0][name], pair[1][name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.xdist_group("processes")
+def test_two_processes_that_share_weights_are_one(toy: Toy, tmp_path: Path) -> None:
+    """FSDP2 in the loop: reference, steps of uneven forwards, evaluation, the best checkpoint, samples, export."""
+    evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 1, "best": "eval_test_rewards/margins"}
+    choices = toy.choices(tmp_path / "two", steps=5, evaluation=evaluation, max_tokens=80)
+    recipe = written(choices | {"shard": True}, tmp_path / "recipe.yaml")
+    done = launch([*TORCHRUN, "grainline", "align", recipe, "--json"], OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    two, one = Run(tmp_path / "two"), align(**choices | {"out": str(tmp_path / "one")})
+    alike(two, one)
+    assert [row.keys() for row in two.samples()] == [row.keys() for row in one.samples()]
+    assert two.samples()[0]["reference"] == one.samples()[0]["reference"]
+    # From here on one process holds all weights again.
+    assert two.export(tmp_path / "lora")["max_error_nats"] < 1e-4
+    found = two.evaluate({"again": toy.held_out}, progress=False)["again"]
+    assert found["rewards/margins"] == pytest.approx(two.summary()["eval_test_rewards/margins"], abs=1e-4)
+    again = replay.replay(two.folder, tmp_path / "again", steps=1, progress=False)
+    assert again.compared.steps == 1
+    assert again.elsewhere["run.processes"] == (2, 1)
 
 
 # ------------------------------------------------------------------------------------------------------ plain PEFT

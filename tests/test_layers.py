@@ -27,10 +27,11 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
-LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling"})
+LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling", "sharding"})
 RUN = LOOP | {
     "trainer",
     "reference_cache",
+    "layout_memory",
     "watch",
     "progress",
     "provenance",
@@ -41,7 +42,7 @@ RUN = LOOP | {
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
 SHARED = {
-    "adapters": ("_frozen", "_orthogonal", "_spectral", "_tuner"),
+    "adapters": ("_frozen", "_givens", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
     "rewards": ("_rubric", "_verdicts", "_spread", "equilibrium"),
     "curation": (
@@ -63,7 +64,8 @@ FURTHER = {
     | {"features", "shelf", "endpoint", "ledger"},  # frozen models; a model over the network; what they said once
     "curation": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"rewards._seam", "rewards._parts", "rewards._rubric"}  # which quotes what others wrote
-    | {"conversation", "endpoint", "ledger"},  # who answers: a run, a model, a server
+    | {"conversation", "endpoint", "ledger"}  # who answers: a run, a model, a server
+    | {"concordance"},
 }
 """What a room or stage works with beside its own files."""
 CHOICES = frozenset({"rooms", "recipe", "presets"})
@@ -90,15 +92,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "types": frozenset(),
     "geometry": frozenset(),
+    "concordance": frozenset(),
     "peft_hook": frozenset({"adapters._tuner"}),
     "rooms": frozenset({"errors"}),
     "presets": frozenset(),
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
     "places": frozenset(),
+    "cpu": frozenset(),
     "ledger": frozenset(),
     "endpoint": CURRENCY | {"ledger"},
-    "models": CURRENCY | {"pretrained", "atomic", "places"},
+    "models": CURRENCY | {"pretrained", "atomic", "places", "cpu"},
     "probe": CURRENCY,
     "publish": CURRENCY,
     "launch": CURRENCY | CHOICES | {"models"},
@@ -122,11 +126,12 @@ ALLOWED: dict[str, frozenset[str]] = {
     | {"rooms", "data", "evaluation", "features", "models", "places", "progress", "provenance"}
     | {"rewards._seam", "rewards._parts", "rewards.head", "rewards.head_torch"},  # it makes what head opens
     # Answers are journalled (atomic) and made in parts that fit the memory (machine).
-    "evaluation": CURRENCY | {"data", "forward", "generation", "atomic", "machine"},
+    "evaluation": CURRENCY | {"data", "forward", "generation", "atomic", "machine", "concordance"},
     # An evaluation's composition root: a run on a bench, the families asked of it, judged by rewards.
     "assessment": CURRENCY | STAGES | RUN | CHOICES | {"rewards._seam", "generation"},
     "upkeep": CURRENCY | {"contract", "export", "footprint"},
     "reference_cache": CURRENCY | {"atomic"},
+    "layout_memory": CURRENCY | {"forward", "models", "atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
     "atomic": frozenset(),
     "checkpoint": CURRENCY | {"atomic"},
@@ -136,7 +141,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "events": CURRENCY | {"reduction"},
     "checks": CURRENCY,
     "synchronise": CURRENCY | {"atomic", "checkpoint"},
-    "coupling": CURRENCY | {"forward", "reduction"},
+    "sharding": CURRENCY | {"models"},
+    "coupling": CURRENCY | {"forward", "reduction", "sharding"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "budget", "footprint", "report"},

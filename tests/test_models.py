@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,6 @@ def test_dtype_and_attention(folder: Path) -> None:
     assert loaded.model.config._attn_implementation == "eager"
 
 
-def test_kernels_that_torch_keeps_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the user said otherwise; both libraries read these once, at the first product of a process."""
-    for variable in models.KERNELS_KEPT:
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv(models.KERNELS_KEPT[0], "7")
-    models.load(str(folder))
-    assert [os.environ[variable] for variable in models.KERNELS_KEPT] == ["7", "64"]
-
-
 def test_gradient_checkpointing(folder: Path) -> None:
     model = models.load(ModelChoice(name=str(folder), gradient_checkpointing=True)).model
     assert all(layer.gradient_checkpointing for layer in model.model.layers)
@@ -100,6 +90,26 @@ def test_four_bits_need_bitsandbytes(folder: Path, monkeypatch: pytest.MonkeyPat
     real = importlib.util.find_spec
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else real(name))
     refused(ModelChoice(name=str(folder), load_in_4bit=True), "pip install bitsandbytes")
+
+
+def test_gradients_pass_through_four_bits_after_reading(folder: Path) -> None:
+    """A reading without gradients (a reference) changes nothing: gradients are those of the dequantised weights."""
+    quantised = pytest.importorskip("bitsandbytes", reason="NO 4 BITS: bitsandbytes is not installed (extra quant)")
+    model = models.load(ModelChoice(name=str(folder), dtype="float32", load_in_4bit=True)).model
+    plain = models.load(ModelChoice(name=str(folder), dtype="float32")).model
+    for name, module in model.named_modules():
+        if isinstance(module, quantised.nn.Linear4bit):
+            held = module.weight
+            plain.get_submodule(name).weight.data = quantised.functional.dequantize_4bit(held.data, held.quant_state)
+    with torch.no_grad():
+        model(IDS)
+    vectors = plain.get_input_embeddings()(IDS).detach()
+    found, expected = (
+        torch.autograd.grad(one(inputs_embeds=x).logits.square().sum(), x)[0]
+        for one in (model, plain)
+        for x in [vectors.clone().requires_grad_()]
+    )
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["cuda:7", "gpu"])

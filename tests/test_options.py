@@ -446,7 +446,7 @@ def _(world: World) -> None:
         cache = world.folder / kind
         world.patch.setenv("GRAINLINE_CACHE", str(cache))
         align(**world.toy.choices(world.folder / f"run-{kind}", steps=1, reference=kind))
-        assert not cache.exists()
+        assert not (cache / "reference").exists()
     align(**world.toy.choices(world.folder / "run", steps=1))
     assert (cache / "reference").is_dir()
 
@@ -522,6 +522,12 @@ def _(world: World) -> None:
         return len(seen)
 
     assert taken(True) > 0 == taken(False)
+
+
+@case("shard")
+def _(world: World) -> None:  # on two processes: test_sharding
+    with pytest.raises(RecipeError, match="shard: one process"):
+        world.run(shard=True)
 
 
 @case("sampler")

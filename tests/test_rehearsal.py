@@ -51,12 +51,13 @@ def test_nothing_is_left_behind(toy: Toy, tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_layout_that_the_weights_allow(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layout_that_the_weights_allow(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is not exact in trees is estimated for the layout it will have."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise NotImplementedError("no trees")
 
+    monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path))  # what the sound model was found to allow is not remembered
     monkeypatch.setattr("grainline.forward.scorer.Trees", refuse)
     monkeypatch.setattr("grainline.footprint.cost", lambda *_, **__: None)
     estimate, found = rehearsed(toy)

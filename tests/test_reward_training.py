@@ -102,8 +102,9 @@ def test_a_rule_is_measured_as_a_head_is(toy: Toy, marked: str) -> None:
         ({"learn": "pairs"}, DataError, "learn=pairs does not go with labelled answers"),
         ({"learn": "answers", "aspects": ("tone",)}, SpecError, "learn=answers knows no aspects"),
         ({"learning": "backprob"}, SpecError, "Did you mean 'backprop'"),
-        ({"learning": "backprop:hidden=3"}, SpecError, "unexpected keyword argument 'hidden'"),
-        ({"learning": "equilibrium:layers=[]"}, SpecError, "learning equilibrium: .*layers"),
+        ({"learning": "backprop:hidden=3"}, SpecError, "learning backprop has no option 'hidden'"),
+        ({"learning": "equilibrium:layers=[]"}, SpecError, "learning equilibrium:layers: .*at least 1 item"),
+        ({"learning": "equilibrium:tied=true"}, SpecError, "learning equilibrium: tied weights ask for angle=0"),
         ({"members": 30}, DataError, "prompts with something judged are too few for 30 members"),
     ],
 )
@@ -121,6 +122,11 @@ def test_a_folder_of_something_else_is_left_alone(toy: Toy, marked: str, tmp_pat
     with pytest.raises(RunError, match="something else is there"):
         train(marked, tmp_path / "mine", Plan(pool="mean", model=toy.model))
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "dear"
+
+
+def test_pairs_have_a_loss_of_their_own(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="pairs are not taught by squares"):
+        train(toy.pairs, tmp_path / "head", Plan(pool="mean", model=toy.model, loss="squares"))
 
 
 def test_rows_without_a_span_teach_no_segments(toy: Toy, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from grainline import sharding
 from grainline.forward import voices
 from grainline.reduction import share, totals
 from grainline.types import Batch, LogProbs, Losses, Pairs, Rows
@@ -138,7 +139,7 @@ def _looks(
     """Every forward of this process, without gradient; dropout draws the same again when it is read with gradient."""
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     looks = []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), sharding.in_step(scorer):
         for batch in forwards:  # as they are collated, on the CPU, so are their facts
             policy, against = voices(scorer, reference, batch.to(accelerator.device), objective.needs)
             looks.append(_Look(_light(policy), against and _light(against), batch.facts))

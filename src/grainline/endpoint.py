@@ -138,6 +138,7 @@ class Endpoint:
         )
         self.tally = Tally(price=(access.price_in, access.price_out))
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._why: Exception | None = None  # what ended the job
         self._under_way: dict[str, threading.Lock] = {}
         self._silence, self._not_before = 0, 0.0
         self._luck = random.Random()
@@ -171,19 +172,29 @@ class Endpoint:
                 return Reply(*(kept[name] for name in Reply._fields))
             reply = self._patiently(body)
             self.ledger.add(key, {"model": self.model, **reply._asdict()})
+        with self._lock:
+            self._under_way.pop(key, None)
         return reply
 
     def in_order(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-        """``function`` of each item, up to ``at_once`` at the same time, reading twice as far ahead."""
+        """``function`` of each item, up to ``at_once`` at the same time, reading twice as far ahead.
+
+        While requests go unanswered what was made is held back: it is given when the next one is answered, and not at
+        all where the job ends of silence. So nobody writes down as judged by nobody what the next job would ask again.
+        """
         pending: deque[Future[Made]] = deque()
+        held: list[Made] = []
         with ThreadPoolExecutor(self.access.at_once) as pool:
             try:
                 for item in items:
                     pending.append(pool.submit(function, item))
                     if len(pending) >= 2 * self.access.at_once:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
+                        held.append(pending.popleft().result())
+                        if not self._silence:
+                            yield from held
+                            held.clear()
+                held += [future.result() for future in pending]
+                yield from held
             except KeyboardInterrupt:  # nobody should wait for pauses to pass
                 self._stop.set()
                 raise
@@ -226,11 +237,12 @@ class Endpoint:
         except openai.APIStatusError as error:
             why = f"{error.status_code}: {self._said(_complaint(error.response.text))}"
             if error.status_code in (401, 403, 404):
-                self._stop.set()
-                raise ModelError(
-                    why,
-                    where=f"{self.model} at {self.url}",
-                    instead=f"Look at ${self.access.api_key_env}, model, base_url.",
+                raise self._ended(
+                    ModelError(
+                        why,
+                        where=f"{self.model} at {self.url}",
+                        instead=f"Look at ${self.access.api_key_env}, model, base_url.",
+                    )
                 ) from None
             if error.status_code not in AGAIN and error.status_code < 500:
                 return None, why, None
@@ -257,24 +269,29 @@ class Endpoint:
             self._silence += 1
             if self._silence < SILENCE:
                 return Unanswered(why)
-        self._stop.set()
-        return TrainingError(
-            f"{SILENCE} requests in a row were not answered, the last with {why}",
-            where=f"{self.model} at {self.url}",
-            instead="What was answered is kept: start again when the endpoint is well.",
+        return self._ended(
+            TrainingError(
+                f"{SILENCE} requests in a row were not answered, the last with {why}",
+                where=f"{self.model} at {self.url}",
+                instead="What was answered is kept: start again when the endpoint is well.",
+            )
         )
+
+    def _ended(self, why: Exception) -> Exception:
+        """End the job. Requests that wait end for the same reason: they are not unanswered, the next job asks."""
+        self._why = self._why or why
+        self._stop.set()
+        return why
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(max(0.0, seconds)):
-            raise Unanswered("the job has ended")
+            raise self._why or Unanswered("the job has ended")
 
     def _stay_in_budget(self) -> None:
         cost, budget = self.tally.cost, self.access.budget
         if budget is not None and cost is not None and cost >= budget:
-            self._stop.set()
-            raise TrainingError(
-                f"the budget of {budget:g} USD is spent", where=self.model, instead="What was answered is kept."
-            )
+            why = f"the budget of {budget:g} USD is spent"
+            raise self._ended(TrainingError(why, where=self.model, instead="What was answered is kept."))
 
     # ------------------------------------------------------------------------------------------------ the key
 

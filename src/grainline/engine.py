@@ -16,14 +16,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import adapter_files, export, geometry, heads, models, rooms
+from grainline import adapter_files, export, geometry, heads, models, rooms, sharding
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.data.mismatch import mismatch
 from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
-from grainline.forward import Scorer, choose_layout, parts, probe_length, rounding
+from grainline.forward import Scorer, choose_layout, parts, probe_examples, probe_length, rounding
+from grainline.layout_memory import remembered
 from grainline.progress import track
 from grainline.recipe import Recipe
 from grainline.reference_cache import ReferenceCache
@@ -75,14 +76,22 @@ class Engine:
                 )
         # With the dropout of an adapter that goes on, the policy would not start at its own reference.
         models.disable_dropout(model)
-        scorer = Scorer(model.to(accelerator.device).eval())
+        if not recipe.shard:
+            model = model.to(accelerator.device)
+        elif not recipe.model.adapter:  # what looks at whole weights comes first, on the CPU
+            model = _adapted(recipe, model)
+        scorer = Scorer(model.eval())
         if recipe.fuse:
             scorer.fuse()
+        if recipe.shard:
+            sharding.shard(scorer, accelerator.device)
         rows = collate.speaking(recipe.objective.needs)
-        few = _probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
+        few = probe_examples(examples, probe_length(scorer.causal.config, recipe.max_length))
         batches = {name: collate.collate(few, rows=rows, layout=name) for name in LAYOUTS}
         batches = {name: batch.to(accelerator.device) for name, batch in batches.items()}
-        layout, why = choose_layout(scorer, batches, possible)
+        rests_on = [fingerprint, _digest(scorer.causal.config, recipe)]
+        find = choose_layout if accelerator.num_processes > 1 else remembered(rests_on)  # several all try, or none
+        layout, why = find(scorer, batches, possible)
         return cls(recipe, scorer, layout, why, accelerator, fingerprint)
 
     def forwards(self, examples: Sequence[Example], rows: collate.Speaking | None = None) -> list[Batch]:
@@ -118,11 +127,14 @@ class Engine:
         batches = self.forwards(examples)
         missing = cache.missing(batches)
         known = self._one_known(cache, examples)
-        cache.fill(track(missing, "reference log-probs", quiet=quiet), self._score)
+        score = self._score if self.recipe.model.adapter else self._without_adapter
+        with sharding.in_step(self.scorer):
+            cache.fill(track(missing, "reference log-probs", quiet=quiet), score)
         self.accelerator.wait_for_everyone()
         cache.reload()
-        if known is not None:
-            self.verified = cache.verify(known, self._score, tolerance=self.tolerance)
+        with sharding.in_step(self.scorer):
+            if known is not None:
+                self.verified = cache.verify(known, score, tolerance=self.tolerance)
         return cache
 
     def frozen(self, model: Any) -> Scorer:
@@ -133,18 +145,18 @@ class Engine:
         return made
 
     def _one_known(self, cache: ReferenceCache, examples: Sequence[Example]) -> Batch | None:
-        """A row that the cache held before this run, at random: enough to notice another model."""
+        """A short row that the cache held before this run, of some taken at random: enough to notice another model."""
         known = [e for e in examples if all(collate.content_key(e.prompt, a.ids) in cache for a in e.answers)]
         if not known:
             return None
-        row = random.Random(self.recipe.seed).choice(known)
+        some = random.Random(self.recipe.seed).sample(known, min(8, len(known)))
+        row = min(some, key=lambda e: sum(len(e.prompt) + len(a.ids) for a in e.answers))
         return collate.collate([row], rows=self.rows, layout=self.layout)
 
     def attach(self, folder: Path) -> None:
         """Put the fresh adapter on, unless training goes on from an existing one."""
-        if self.recipe.model.adapter is None:
-            torch.manual_seed(self.recipe.seed)
-            self.scorer.model = adapters.attach(self.recipe.adapter, self.scorer.model)
+        if self.recipe.model.adapter is None and not self.recipe.shard:
+            self.scorer.model = _adapted(self.recipe, self.scorer.model)
             if self.recipe.fuse:
                 self.scorer.fuse()
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
@@ -184,14 +196,11 @@ class Engine:
         """Held-out metrics, shared by all processes; ``start``: of the reference, where training starts."""
         # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
         remembered = start and "concentration" not in self.recipe.objective.needs
-        rows = preferences.evaluate(
-            _as_policy(reference) if remembered and reference is not None else self.scorer,
-            self.recipe.objective,
-            self.forwards(examples, rows=looking(self.rows, examples)),
-            reference=reference,
-            device=self.accelerator.device,
-            look=look,
-        )
+        asked = _as_policy(reference) if remembered and reference is not None else self.scorer
+        batches = self.forwards(examples, rows=looking(self.rows, examples))
+        objective, device = self.recipe.objective, self.accelerator.device
+        with sharding.in_step(self.scorer):
+            rows = preferences.evaluate(asked, objective, batches, reference=reference, device=device, look=look)
         rows = gather_object(rows) if self.accelerator.num_processes > 1 else rows
         rank = {e.record.id: i for i, e in enumerate(examples)}
         rows.sort(key=lambda row: rank[row["id"]])
@@ -245,6 +254,12 @@ class Engine:
     def _without_adapter(self, batch: Batch) -> LogProbs:
         with self.adapter_off():
             return self._score(batch)
+
+
+def _adapted(recipe: Recipe, model: Any) -> Any:
+    """``model`` with the recipe's fresh adapter on."""
+    torch.manual_seed(recipe.seed)
+    return adapters.attach(recipe.adapter, model)
 
 
 def trainable(recipe: Recipe, model: Any) -> list[Tagged]:
@@ -381,20 +396,3 @@ def _same_frozen(before: Any, now: Any) -> bool:
     own, other = before.state_dict(), now.state_dict()
     frozen = not any(p.requires_grad for p in now.parameters())
     return frozen and own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
-
-
-def _probe_examples(examples: Sequence[Example], length: int) -> list[Example]:
-    """A few short rows that together show everything: one of ``length`` tokens, and two of one prompt where there are
-    two. The plain model reads each answer of theirs in a padded row of its own, the dearest part of a start."""
-
-    def size(example: Example) -> int:
-        return len(example.prompt) + max(len(answer.ids) for answer in example.answers)
-
-    shortest = sorted(examples, key=size)
-    few = [shortest[0], next((e for e in shortest if size(e) >= length), shortest[-1])]
-    prompts: dict[tuple[int, ...], Example] = {}
-    for example in shortest:
-        if example.prompt in prompts and size(example) <= 512:
-            return [*few, prompts[example.prompt], example]
-        prompts[example.prompt] = example
-    return few

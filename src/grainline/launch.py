@@ -34,9 +34,9 @@ def _check_launch(accelerator: Accelerator) -> None:
     """What accelerate was told elsewhere (its configuration, the environment) must not change numbers in silence."""
     if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise RunError(
-            f"{accelerator.distributed_type.value} is not supported yet.",
+            f"{accelerator.distributed_type.value} of its own is not supported.",
             where="accelerate",
-            instead="Start processes with torchrun.",
+            instead="Start processes with torchrun; with shard=true they share the frozen weights (FSDP2).",
         )
     if accelerator.mixed_precision != "no" or accelerator.gradient_accumulation_steps != 1:
         raise RunError(

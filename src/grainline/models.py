@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import atomic, pretrained
+from grainline import atomic, cpu, pretrained
 from grainline.errors import ModelError, nearest
 from grainline.places import cache_dir as cache_dir
 
@@ -80,12 +80,6 @@ ALIASES = {
 }
 
 
-KERNELS_KEPT = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-"""Variables that bound how many compiled kernels torch (ideep) and oneDNN keep, one a shape of a product: 1024 unless
-told. Rows of many lengths fill them with 40 MB a step in bfloat16: twelve steps of SmolLM2-135M peak at 2217 MiB, with
-64 at 1708, in the same time (16 take twice the time)."""
-
-
 # ------------------------------------------------------------------------------------------------- public
 
 
@@ -101,8 +95,6 @@ def load(
     """
     choice = _choice(choice)
     place = locate(choice)
-    for variable in KERNELS_KEPT:
-        os.environ.setdefault(variable, "64")  # read at the first product of the process
     where, dtype = device(choice.device), _dtype(choice)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **_hub_options(choice)}
     if choice.attn_implementation is not None:
@@ -110,10 +102,13 @@ def load(
     if choice.load_in_4bit:
         options |= {"quantization_config": _four_bits(choice, dtype), "device_map": {"": where}}
     model = pretrained.model(place.path, options, name=choice.name, gguf=place.gguf, kind=kind)
-    if not choice.load_in_4bit:
+    if choice.load_in_4bit:
+        _never_repack(model)
+    else:
         model = model.to(where)
     if choice.gradient_checkpointing:
         checkpoint_layers(model)
+    cpu.settle()
     held = f"{'4 bits' if choice.load_in_4bit else str(dtype).removeprefix('torch.')} on {where}"
     tokenizer = load_tokenizer(choice) if tokenizer is None else tokenizer
     return LoadedModel(model.eval(), tokenizer, f"{place.source}; held as {held}", where, dtype)
@@ -380,3 +375,12 @@ def _four_bits(choice: Choice, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def _never_repack(model: nn.Module) -> None:
+    # On a CPU with AVX512-BF16 the first reading without gradients, a reference's, would repack each weight in place,
+    # for inference: from then on gradients stop at it, in silence, and it cannot be dequantised.
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

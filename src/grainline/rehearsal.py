@@ -88,6 +88,7 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
         GrainlineError: what a run would say at its start or in its first steps.
     """
     began = time.perf_counter()
+    recipe = dataclasses.replace(recipe, shard=False)  # one process is tried, which holds all weights
     engine = Engine.build(recipe, models.load(recipe.model).model, prepared.train, accelerator_for(recipe))
     start = time.perf_counter() - began
     if engine.layout != estimate.steps.layout:

@@ -81,7 +81,7 @@ def replay(folder: Path, out: Path, *, steps: int | None = None, progress: bool 
         raise RunError("the run has no step yet.", where=str(folder), instead="Resume it, and replay it then.")
     if steps is not None and not 1 <= steps <= last:
         raise RunError(f"{steps} steps are asked for, the run has 1 to {last}.", where=str(folder))
-    recipe = dataclasses.replace(_kept(recipe, folder), out=str(out), trackers=())
+    recipe = dataclasses.replace(_kept(recipe, folder), out=str(out), trackers=(), shard=False)
     claim.fresh(out, recipe)
     for what, (old, new) in differing(before, provenance.gathered()).items():
         say(f"not as in the run: {what} was {old}, is {new}", quiet=not progress)

@@ -11,6 +11,7 @@ What is learnt follows from the rows, or is said in ``learn``:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from grainline import models, places, provenance, rooms
 from grainline.data import judged, load
 from grainline.errors import DataError, RunError, SpecError, nearest
 from grainline.evaluation import rewards as quality
-from grainline.features import Features, Passage, Taken
+from grainline.features import Features, Passage, Pool, Taken
 from grainline.progress import say, track
 from grainline.rewards._parts import bradley_terry, unit
 from grainline.rewards._seam import Asked, Desk, Duel, compare
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Learn = Literal["segments", "pairs", "answers"]
-_LOSS: Any = {"auto": "likelihood"}
 
 
 @spec
@@ -99,7 +99,7 @@ def train(
     load.refuse(read)
     lessons = _lessons(read.records, plan, read.name)
     model = models.load(models.Choice(plan.model, plan.revision, plan.dtype, plan.device))
-    pool: Any = {"segments": "last"}.get(lessons.learn, "mean") if plan.pool == "auto" else plan.pool
+    pool: Pool = ("last" if lessons.learn == "segments" else "mean") if plan.pool == "auto" else plan.pool
     taken = Taken(plan.layers, pool, plan.max_tokens)
     features = Features(model, _desk("head") / "features", taken, quiet=quiet)
     seen = features([Passage(one.prompt, one.answer, one.pieces) for one in lessons.judged])
@@ -146,6 +146,8 @@ class _Row(NamedTuple):
 
 def _lessons(records: Sequence[Record], plan: Plan, name: str) -> _Lessons:
     learn, aspects = _what(records, plan.learn, plan.aspects, name)
+    if learn == "pairs" and plan.loss != "auto":
+        raise SpecError(f"pairs are not taught by {plan.loss}.", where="loss", instead="They have a loss of their own.")
     unmarked = judged.silence(records) if plan.unmarked == "auto" else plan.unmarked
     if learn == "segments":
         found = judged.by_pieces(records, aspects, unmarked=unmarked, language=plan.language)
@@ -195,7 +197,7 @@ def _rows(lessons: _Lessons, read: Sequence[Tensor | None]) -> list[_Row]:
     if lessons.learn == "pairs":
         pairs = [(a[0], b[0]) for a, b in zip(whole[::2], whole[1::2], strict=True) if a and b]
         return [a for a, _ in pairs] + [b for _, b in pairs]
-    return [row for part in whole for row in part if any(mark == mark for mark in row.right)]
+    return [row for part in whole for row in part if not all(map(math.isnan, row.right))]
 
 
 def _teach(
@@ -210,7 +212,8 @@ def _teach(
     weight = torch.tensor([[row.weight] for row in rows]) * target.isfinite()
     scale = head.Scale.of(features)
     lesson = head.Lesson(scale(features), target.nan_to_num(0.0), weight)
-    loss = head.loss("pairs" if lessons.learn == "pairs" else _LOSS.get(plan.loss, plan.loss), lesson)
+    usual: head.LossName = "pairs" if lessons.learn == "pairs" else "likelihood"
+    loss = head.loss(usual if plan.loss == "auto" else plan.loss, lesson)
     fold = head.folds(groups, plan.members, plan.seed)
     taught = head.teach(lesson, fold, loss, fit, seed=plan.seed)
     calibration = head.calibrated(loss, taught.unseen_NA, lesson)
@@ -240,7 +243,7 @@ def _unseen(
         aspect: [
             quality.Piece(row.group, calibration[a](one[a]), row.right[a])
             for row, one in zip(rows, said, strict=True)
-            if row.right[a] == row.right[a]
+            if not math.isnan(row.right[a])
         ]
         for a, aspect in enumerate(lessons.aspects)
     }
@@ -298,11 +301,11 @@ def evaluate(
             quality.Piece(one.group, unit(row[a], scale) if scale else row[a], marks[a])
             for one, scores in zip(lessons, said, strict=True)
             for row, marks in zip(scores.value, one.right, strict=True)
-            if marks[a] == marks[a]
+            if not math.isnan(marks[a])
         ]
         for a, aspect in enumerate(wanted)
     }
     fought = [quality.Duel(repr(duel.prompt), win) for duel, win in zip(duels, won, strict=True)]
     metrics = quality.measured(pieces, fought, bounded=scale is not None, seed=seed)
-    known_pieces = {a: [p for p in every if p.said == p.said] for a, every in pieces.items()}
+    known_pieces = {a: [p for p in every if not math.isnan(p.said)] for a, every in pieces.items()}
     return Quality(metrics, {a: quality.reliability(p) for a, p in known_pieces.items()} if scale else {})

@@ -51,6 +51,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _TERM = re.compile(rf"\s*(?:(?P<coefficient>{_NUMBER.pattern})\s*\*\s*)?(?P<body>.*)", re.DOTALL)
 _BARE = re.compile(r"[^\s,:=+*()\[\]{}\"'][^\s,:=()\[\]{}\"']*")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
+_WORDS = {"true": True, "false": False, "null": None}
 
 
 # ---------------------------------------------------------------------------------------------- finding methods
@@ -218,7 +219,7 @@ def parse(room: str, choice: str) -> Any:
     parsed = [(coefficient, _build(room, *_read_term(room, body))) for coefficient, body in _terms(choice)]
     if len(parsed) == 1 and parsed[0][0] == 1:
         return parsed[0][1]
-    return _validated(choice, _adder(room), {"terms": tuple(parsed)})
+    return made(choice, _adder(room), {"terms": tuple(parsed)})
 
 
 def place(room: str, path: Sequence[str]) -> tuple[str, ...]:
@@ -276,27 +277,26 @@ def _read_term(room: str, term: str) -> tuple[str, dict[str, Any]]:
 
 
 def _build(room: str, name: str, options: dict[str, Any]) -> Any:
-    cls = load(room, name)
+    cls: Any = load(room, name)
+    rest = getattr(cls, "rest", None)  # this field takes what another library calls its options
+    if rest and (others := {key: options.pop(key) for key in [*options] if key not in cls.__dataclass_fields__}):
+        options[rest] = {**options.get(rest, {}), **others}
+    return made(name, cls, options)
+
+
+def made(name: str, cls: type, options: Mapping[str, Any]) -> Any:
+    """A spec with these options, or a SpecError about one of them; ``name`` is what the user calls it."""
     known = {field.name for field in dataclasses.fields(cls)}
-    if rest := getattr(cls, "rest", None):  # this field takes what another library calls its options
-        others = {key: option for key, option in options.items() if key not in known}
-        options = {key: option for key, option in options.items() if key in known}
-        options |= {rest: {**options.get(rest, {}), **others}} if others else {}
-    for key in options:
-        if key not in known:
-            raise SpecError(f"{name} has no option {key!r}.", instead=nearest(key, known))
-    return _validated(name, cls, options)
-
-
-def _validated(name: str, cls: type, options: dict[str, Any]) -> Any:
+    if unknown := next((key for key in options if key not in known), None):
+        raise SpecError(f"{name} has no option {unknown!r}.", instead=nearest(unknown, known))
     try:
         return cls(**options)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
+        first, *_ = error.errors()
         option = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-        said = f", got {first['input']!r}" if option else ""
-        raise SpecError(f"{reason}{said}.", where=f"{name}{':' if option else ''}{option}") from None
+        said, where = (f", got {first['input']!r}", f"{name}:{option}") if option else ("", name)
+        raise SpecError(f"{reason}{said}.", where=where) from None
 
 
 def _adder(room: str) -> type:
@@ -340,8 +340,8 @@ def _value(room: str, raw: str) -> Any:
         return _bracketed(room, raw[0], raw[1:-1].strip())
     if raw[:1] in ("'", '"'):
         return _quoted(raw)
-    if raw in ("true", "false", "null"):
-        return {"true": True, "false": False, "null": None}[raw]
+    if raw in _WORDS:
+        return _WORDS[raw]
     if _NUMBER.fullmatch(raw):
         return float(raw) if re.search(r"[.eE]", raw) else int(raw)
     return raw
@@ -388,7 +388,7 @@ def _format(value: Any) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, (str, Path)):
         word = str(value)
-        plain = _BARE.fullmatch(word) and not _NUMBER.fullmatch(word) and word not in ("true", "false", "null")
+        plain = _BARE.fullmatch(word) and not _NUMBER.fullmatch(word) and word not in _WORDS
         return word if plain else json.dumps(word, ensure_ascii=False)
     return json.dumps(value)
 

@@ -28,7 +28,7 @@ from grainline import recipe as recipes
 from grainline.assessment.bench import Measured
 from grainline.assessment.facts import assess, named
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_examples, step_forwards
+from grainline.engine import Engine, Reference, reference_kind, step_examples, step_forwards
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.evaluation.measures import made
@@ -40,6 +40,7 @@ from grainline.recipe import Recipe
 from grainline.report import notebook, read
 from grainline.report.card import card
 from grainline.report.page import Page, page
+from grainline.sharding import check_sharing, in_step
 from grainline.trainer import Outcome, Plan, fit, schedule
 from grainline.types import Batch, Example
 from grainline.watch import Watch
@@ -107,6 +108,8 @@ def run(
     recipe = claim.continued(folder, recipe) if resume else claim.fresh(folder, recipe)
     accelerator = accelerator_for(recipe, log_with=list(recipe.trackers) or None, project_dir=str(folder))
     quiet = not (progress and accelerator.is_main_process)
+    if recipe.shard:
+        check_sharing(recipe, reference_kind(recipe), accelerator.num_processes)
     set_seed(recipe.seed)
     footprint.forget_peak(accelerator.device)
 
@@ -118,10 +121,11 @@ def run(
     plan = _plan(recipe, steps)
     schedule(plan)  # a misspelt schedule is found now, not when the reference has been read
 
-    loaded = models.load(recipe.model, tokenizer=tokenizer)
+    held = dataclasses.replace(recipe.model, device="cpu") if recipe.shard else recipe.model
+    loaded = models.load(held, tokenizer=tokenizer)
     say(f"model: {loaded.source}", quiet=quiet)
     engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
-    if recipe.model.adapter is None:
+    if recipe.model.adapter is None and not recipe.shard:
         recipe.adapter.config(loaded.model)  # and so is a target that matches nothing
     resolved = _resolved(recipe, loaded, engine, steps)
     facts: dict[str, Any] = {"model": {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}}
@@ -200,7 +204,9 @@ def run(
             resume=resume,
             tolerance=engine.tolerance,
         )
-    _finish(recipe, engine, outcome, prepared, tokenizer, folder, accelerator)
+    with in_step(engine.scorer):  # the others lend their part of the weights
+        if outcome.finished and accelerator.is_main_process:
+            _finish(recipe, engine, outcome, prepared, tokenizer, folder, accelerator)
     accelerator.wait_for_everyone()  # for all processes the run is finished once its folder is
     accelerator.end_training()
     if not outcome.finished:
@@ -287,7 +293,8 @@ class Run:
             raise RunError(
                 "no adapter yet.", where=str(self.folder), instead="Resume the run; a finished one can be measured."
             )
-        return Measured(self.recipe, self.adapter, self.folder.resolve().name)
+        whole = dataclasses.replace(self.recipe, shard=False)  # each process that measures holds all weights
+        return Measured(whole, self.adapter, self.folder.resolve().name)
 
     def report(self, *others: Run | str | Path) -> Page:
         """The run on one page, with ``others`` beside it: a notebook shows it, ``.save("page.html")`` writes it."""
@@ -342,8 +349,6 @@ def _finish(
     accelerator: Accelerator,
 ) -> None:
     """Write the adapter (the best one where one was asked for) and a few answers, policy beside reference."""
-    if not outcome.finished or not accelerator.is_main_process:
-        return
     if outcome.best is not None:
         checkpoint.load_trainable(outcome.best, engine.scorer)
     engine.scorer.eval()

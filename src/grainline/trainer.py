@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerState, get_scheduler
 
-from grainline import checkpoint
+from grainline import checkpoint, sharding
 from grainline.checks import check_finite, check_start, clip
 from grainline.coupling import judge
 from grainline.errors import RecipeError
@@ -92,7 +92,9 @@ def fit(
     accelerator = accelerator or Accelerator()
     rate = schedule(plan)
     peak = [group["lr"] for group in optimizer.param_groups]
-    scorer, optimizer = accelerator.prepare(scorer, optimizer)
+    shared_out = sharding.is_sharded(scorer)
+    optimizer = accelerator.prepare(optimizer)
+    scorer = scorer if shared_out else accelerator.prepare(scorer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     log, saved = folder / "metrics.jsonl", folder / "checkpoints"
     state = TrainerState(max_steps=plan.steps, is_world_process_zero=accelerator.is_main_process)
@@ -132,20 +134,23 @@ def fit(
             judged = judge(objective, scorer, reference, forwards, accelerator, facts["state"])
             sums: dict[str, Tensor] = {}
             start: Metrics = {}
-            for i, batch in enumerate(forwards):
-                batch = batch.to(accelerator.device)
-                last = i == len(forwards) - 1
-                with nullcontext() if last else accelerator.no_sync(scorer):
-                    policy, against = voices(scorer, reference, batch, objective.needs)
-                    losses, loss = judged(i, batch, policy, against)
-                    if step == 0 and i == 0 and against is not None:
-                        start = check_start(policy, against, losses, objective, tolerance)
-                        emit("on_log", logs=start)
-                    check_finite(losses, batch, step)
-                    # DDP averages gradients over processes; the sum is what is meant.
-                    accelerator.backward(loss * accelerator.num_processes)
-                add(sums, measure(whole(objective, policy, against, batch, facts["state"]), policy, batch, loss))
+            with sharding.in_step(scorer):
+                for i, batch in enumerate(forwards):
+                    batch = batch.to(accelerator.device)
+                    last = i == len(forwards) - 1
+                    with nullcontext() if last else accelerator.no_sync(scorer):
+                        policy, against = voices(scorer, reference, batch, objective.needs)
+                        losses, loss = judged(i, batch, policy, against)
+                        if step == 0 and i == 0 and against is not None:
+                            start = check_start(policy, against, losses, objective, tolerance)
+                            emit("on_log", logs=start)
+                        check_finite(losses, batch, step)
+                        # Gradients are averaged over processes; the sum is what is meant.
+                        accelerator.backward(loss * accelerator.num_processes)
+                    add(sums, measure(whole(objective, policy, against, batch, facts["state"]), policy, batch, loss))
             facts["state"] = judged.state
+            if shared_out:
+                sharding.average(parameters)
             norm = clip(accelerator, parameters, plan.max_grad_norm, step)
             optimizer.step()
             optimizer.zero_grad()

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+import _sentences
 from _toy import Toy
+from grainline import models
 from grainline.assessment import answers
+from grainline.errors import ModelError
 from grainline.runs import Run
 
 
@@ -55,6 +58,56 @@ def test_mt_bench(copied: Any, toy: Toy, tmp_path: Path) -> None:
     assert said["choices"] == [{"index": 0, "turns": turns}]
     assert len(turns) == 2
     assert found["generation/prompts"] == 1
+
+
+def test_mt_bench_is_answered_at_its_categories_temperatures(copied: Any, toy: Toy, tmp_path: Path) -> None:
+    """Each as alone at that temperature, in both turns; a temperature that is given holds for all."""
+    rows = [{"question_id": 7, "category": "writing", "turns": ["tell me of the sky", "and the sea?"]}]
+    rows += [{"question_id": 8, "category": "math", "turns": ["tell me of the sky", "and the sea?"]}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options: dict[str, Any] = {"progress": False, "prompts": str(tmp_path / "q.jsonl"), "max_new_tokens": 8}
+
+    def said(**more: Any) -> dict[str, dict[str, Any]]:
+        run = copied()
+        run.evaluate(toy.held_out, **options, **more)
+        return {line["id"]: line for line in lines(run, "samples.jsonl")}
+
+    own, cold, warm = said(), said(temperature=0), said(temperature=0.7)
+    for id, other in (("7", warm), ("7/2", warm), ("8", cold), ("8/2", cold)):
+        assert own[id]["policy"] == other[id]["policy"]
+        assert own[id]["reference"] == other[id]["reference"]
+    assert [line["temperature"] for line in own.values()] == [0.7, 0.7, 0.0, 0.0]
+    assert warm["7"]["policy"] != cold["7"]["policy"]
+
+
+def test_a_sentence_model_says_how_far_answers_are_apart(copied: Any, toy: Toy, tmp_path: Path) -> None:
+    """Against its own ``encode`` and scikit-learn's cosine; other weights in the same folder are measured anew."""
+    from sentence_transformers import SentenceTransformer
+    from sklearn.metrics.pairwise import cosine_distances
+
+    folder, run = _sentences.tiny(tmp_path, models.load_tokenizer(toy.model)), copied()
+    options: dict[str, Any] = {"progress": False, "generate": 4, "max_new_tokens": 6, "embedding": str(folder)}
+    found = run.evaluate(toy.held_out, **options)["test"]["generation/policy/embedding"]
+    whole = SentenceTransformer(str(folder), device="cpu")
+    apart = cosine_distances(whole.encode([line["policy"] for line in lines(run, "samples.jsonl")]))
+    assert found == pytest.approx(apart.sum() / (len(apart) * (len(apart) - 1)), abs=1e-5)
+    facts = json.loads((run.folder / "evaluation" / "test" / "facts.json").read_text(encoding="utf-8"))
+    told = facts["families"]["generation"]
+    assert told["options"]["embedding"] == str(folder)
+    assert any(str(folder) in note and "sha256" in note for note in told["notes"])
+    next(p for p in whole.parameters() if p.ndim == 2).data.neg_()
+    whole.save(str(folder))
+    assert run.evaluate(toy.held_out, **options)["test"]["generation/policy/embedding"] != found
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_sentence_model_that_is_not_there(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grainline.evaluation import vectors
+
+    if not installed:
+        monkeypatch.setattr(vectors.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="cannot be loaded" if installed else r"grainline\[select\]"):
+        vectors.sentences("/no/such/folder", "cpu")
 
 
 def test_alpaca_eval(copied: Any, toy: Toy, tmp_path: Path) -> None:

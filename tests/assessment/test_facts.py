@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,36 @@ def test_tables_and_files_are_on_the_page(world: Any) -> None:
         if file.is_file():
             stem = re.sub(r"^answers-.*", "answers-", file.name)
             assert stem in PAGE, file.name
+
+
+def test_what_evaluate_writes_is_read(world: Any, copied: Any, toy: Toy) -> None:
+    """Of a real run in all families, and of another against it, the page shows every figure, pair and sample."""
+    from grainline.report import words
+
+    def said(html: str) -> str:
+        return unescape(html).replace("\xa0", " ")
+
+    shown, figures = said(world.run.report().html), world.figures
+    names = [name for name in figures if not name.endswith(("_low", "_high", "_p")) and name.count("/") < 3]
+    unsaid = [name for name in names if name != "rows" and words.interval(name, figures) not in shown]
+    assert [name for name in unsaid if not name.startswith("rewards/")] == []
+    for line in world.lines("tokens.jsonl"):
+        assert f"{line['id']}: margin {words.signed(line['margin'])}" in shown
+    (pair, *_) = world.lines("tokens.jsonl")
+    assert f'data-a="{words.signed(pair["answers"][0]["reward"][0])}"' in shown
+    for line in world.lines("samples.jsonl"):
+        assert (
+            words.harmless(line["prompt"] if isinstance(line["prompt"], str) else line["prompt"][-1]["content"])
+            in shown
+        )
+    for family, title in (("geometry", "Angle by layer"), ("control", "asked"), ("documents", "place")):
+        assert family in world.facts()["families"]
+        assert title in shown
+    other = copied()
+    other.evaluate({"test": toy.held_out}, progress=False, against=world.run)
+    both = said(other.report(world.run).html)
+    assert f"less {world.run.folder.name}" in both
+    assert 'id="run-2"' in both
 
 
 # ------------------------------------------------------------------------------------ recomputed by hand, from the rows

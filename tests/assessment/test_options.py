@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+import _sentences
 from _toy import Toy, jsonl
+from grainline import models
 from grainline.evaluation.measures import Measures
 
 SAID = {"generate": 3, "max_new_tokens": 6}
@@ -22,6 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "max_new_tokens": (SAID, 2),
     "temperature": (SAID, 3.0),
     "seed": ({}, 5),
+    "embedding": (SAID, "SENTENCES"),
     "judge": (SAID, "JUDGE"),
     "condition": (SAID, {"warmth": 9}),
     "condition_style": (GOAL, "tokens"),
@@ -58,6 +61,9 @@ def test_it_changes_something(
         "JUDGE": f"{world.rewards}:Warmth",
         "NEUTRAL": tmp_path / "neutral.txt",
         "PROMPTS": tmp_path / "prompts.json",
+        "SENTENCES": _sentences.tiny(tmp_path / "sentences", models.load_tokenizer(toy.model))
+        if option == "embedding"
+        else "",
     }
 
     def named(value: Any) -> Any:

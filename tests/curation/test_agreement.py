@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import random
 
-import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from grainline.curation._agreement import alpha, ordered
+from grainline.curation._agreement import alpha
 
 NO = math.nan
 # Three coders, fifteen units: Krippendorff's example, as on Wikipedia's page (0.811 for intervals).
@@ -51,13 +49,3 @@ def test_agreement_is_one_and_chance_is_nought() -> None:
     assert math.isnan(alpha([(1, 1), (1, 1)]))
     assert math.isnan(alpha([(1, NO), (2,)]))
     assert math.isnan(alpha([]))
-
-
-def test_order_is_the_area_under_the_curve() -> None:
-    rng = np.random.default_rng(1)
-    better, worse = rng.integers(0, 8, 60) + 1.0, rng.integers(0, 8, 45) + 0.0
-    label = [1] * 60 + [0] * 45
-    assert ordered(better, worse) == pytest.approx(roc_auc_score(label, [*better, *worse]), abs=1e-12)
-    assert ordered([1, NO], [1]) == 0.5
-    assert math.isnan(ordered([1], []))
-    assert math.isnan(ordered([NO], [1]))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import _sentences
 from grainline import models
 from grainline.curation import _embeddings
 from grainline.curation._embeddings import Array, Causal, Column, Manner, Sentences, filled, words
@@ -171,20 +172,10 @@ def test_too_long_a_conversation_loses_its_beginning(toy: Toy) -> None:
 
 def test_a_sentence_transformers_model(toy: Toy, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import BertConfig, BertModel
 
-    tokenizer = models.load_tokenizer(toy.model)
-    tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.save_pretrained(tmp_path / "bert")
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(tmp_path / "bert")
-    body = Transformer(str(tmp_path / "bert"))
-    whole = SentenceTransformer(modules=[body, Pooling(16, "mean")], device="cpu")
-    whole.save(str(tmp_path / "model"))
-    found = Sentences(str(tmp_path / "model"), Manner(device="cpu"))(records())
+    model = str(_sentences.tiny(tmp_path, models.load_tokenizer(toy.model)))
+    found = Sentences(model, Manner(device="cpu"))(records())
+    whole = SentenceTransformer(model, device="cpu")
     expected = whole.encode([words(record, "conversation") for record in records()])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert words(records()[0], "conversation") == "tell me of the sea\n\ncalm and kind"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from grainline.concordance import concordance
 from grainline.evaluation import intervals
 
 
@@ -37,6 +38,18 @@ def test_rows_of_a_prompt_are_drawn_together() -> None:
     found = intervals.mean_interval(values, groups)
     assert found == pytest.approx((theirs.low, theirs.high), abs=0.06 * (theirs.high - theirs.low))
     assert intervals.interval(lambda i: np.mean(np.array(values)[i]), groups) == pytest.approx(found, abs=1e-12)
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Of a statistic that is no mean: how often one normal number is above another that is half a deviation lower."""
+    truth, hits = scipy.stats.norm.cdf(0.5 / 2**0.5), 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        right = rng.random(200) < 0.3
+        said = rng.normal(size=200) + 0.5 * right
+        low, high = intervals.interval(lambda i, s=said, r=right: concordance(s[i], r[i]), range(200), draws=200)
+        hits += low <= truth <= high
+    assert 88 <= hits <= 100
 
 
 def test_what_cannot_be_taken_of_a_draw_is_left_out() -> None:

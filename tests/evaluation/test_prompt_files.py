@@ -47,6 +47,7 @@ def test_mt_bench(tmp_path: Path) -> None:
     kind, questions = prompt_files.read(lines(tmp_path / "q.jsonl", MT))
     assert (kind, [q.id for q in questions]) == ("mt-bench", ["81", "82"])
     assert questions[0].further == ("Again, shorter.",)
+    assert [q.temperature for q in questions] == [0.7, 0.0]
     name, text = prompt_files.answers(kind, questions, {"81": "A.", "81/2": "B.", "82": "2"}, "mine")
     first, second = map(json.loads, text.splitlines())
     assert name == "mt_bench.jsonl"
@@ -54,6 +55,20 @@ def test_mt_bench(tmp_path: Path) -> None:
     assert first["choices"] == [{"index": 0, "turns": ["A.", "B."]}]
     assert second["choices"] == [{"index": 0, "turns": ["2"]}]
     assert set(first) == {"question_id", "answer_id", "model_id", "choices", "tstamp"}
+
+
+@pytest.mark.parametrize(
+    ("row", "temperature"),
+    [
+        ({"category": "roleplay"}, 0.7), ({"category": "extraction"}, 0.0), ({"category": "coding"}, 0.0),
+        ({"category": "reasoning"}, 0.0), ({"category": "stem"}, 0.1), ({"category": "humanities"}, 0.1),
+        ({"category": "cooking"}, 0.7), ({}, 0.7), ({"category": "math", "required_temperature": 0.3}, 0.3),
+    ],
+)  # fmt: skip
+def test_mt_bench_has_a_temperature_by_category(row: dict[str, object], temperature: float, tmp_path: Path) -> None:
+    """FastChat's fastchat/llm_judge/common.py (``temperature_config``) and gen_model_answer.py."""
+    file = lines(tmp_path / "q.jsonl", [{"question_id": 1, "turns": ["Why?"], **row}])
+    assert prompt_files.read(file).questions[0].temperature == temperature
 
 
 def test_records(toy: Toy) -> None:
@@ -64,7 +79,12 @@ def test_records(toy: Toy) -> None:
 
 @pytest.mark.parametrize(
     ("row", "said"),
-    [({"instruction": " "}, "empty"), ({"instruction": 3}, "not text"), ({"question_id": 1, "turns": []}, "no turns")],
+    [
+        ({"instruction": " "}, "empty"),
+        ({"instruction": 3}, "not text"),
+        ({"question_id": 1, "turns": []}, "no turns"),
+        ({"question_id": 1, "turns": ["a"], "required_temperature": "hot"}, "no temperature"),
+    ],
 )
 def test_mistakes(row: dict[str, object], said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):

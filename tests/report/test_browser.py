@@ -176,6 +176,56 @@ def test_shades_are_chosen_even_without_the_script(scheme: str, script: bool, br
         assert not opened.page.locator(".legend-a").is_visible()
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two runs, measured on the same rows; the second has read one pair more."""
+    root = tmp_path_factory.mktemp("compared")
+    first, second = _runs.write(root, "a"), _runs.write(root, "b")
+    rows = _evaluations.rows()
+    _evaluations.write(first, tokens_jsonl=_runs.lines([_evaluations.tokens(row) for row in rows[:2]]))
+    turned = [row | {role: row[other] for role, other in TURNED} for row in rows[:3]]
+    _evaluations.write(second, tokens_jsonl=_runs.lines([_evaluations.tokens(row) for row in turned]))
+    return page([first, second]).save(root / "page.html")
+
+
+TURNED = (("chosen", "rejected"), ("rejected", "chosen"))
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with its script", "without"])
+def test_pairs_are_of_the_chosen_run_even_without_the_script(script: bool, browser: Browser, compared: Path) -> None:
+    with browser.open(compared, color_scheme="dark", java_script_enabled=script) as opened:
+        seen = opened.page.locator
+        assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-of-2").is_visible()] == [True, False]
+        assert [seen(f".pair >> nth={i}").is_visible() for i in range(3)] == [True, True, False]
+        seen("#run-2").check()
+        assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-of-2").is_visible()] == [False, True]
+        assert [seen(f".pair >> nth={i}").is_visible() for i in range(3)] == [True] * 3
+        assert (opened.complaints, opened.asked) == ([], [])
+
+
+def test_a_key_goes_to_the_same_token_of_the_next_run(browser: Browser, compared: Path) -> None:
+    rows = _evaluations.rows()
+    with browser.open(compared) as opened:
+        keys, said = opened.page.keyboard, opened.page.locator(".said").first
+        opened.page.locator("#pair-1-1").focus()
+        keys.press("ArrowRight")
+        assert f"KL {words.number(rows[0]['chosen']['kl'][1])}" in said.inner_text()
+        keys.press("r")
+        assert opened.page.locator("#run-2").is_checked()
+        assert opened.page.evaluate("document.activeElement.id") == "pair-1-1-of-2"
+        assert "token 2 of" in said.inner_text()
+        assert f"KL {words.number(rows[0]['rejected']['kl'][1])}" in said.inner_text()
+        for _ in range(4):  # through the answers of this run alone, into the pair that only it has read
+            keys.press("ArrowDown")
+        assert opened.page.evaluate("document.activeElement.id") == "pair-3-1-of-2"
+        keys.press("r")  # there is no other run that read it
+        assert opened.page.locator("#run-2").is_checked()
+        keys.press("ArrowUp")
+        keys.press("r")
+        assert opened.page.evaluate("document.activeElement.id") == "pair-2-2"
+        assert (opened.complaints, opened.asked) == ([], [])
+
+
 def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, measured: Path) -> None:
     with browser.open(measured, viewport={"width": 360, "height": 740}) as opened:
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -7,7 +7,7 @@ import pytest
 import _evaluations
 from _runs import Make
 from grainline.report import evaluated, measured
-from grainline.report.measured import Evaluation
+from grainline.report.measured import Evaluation, Family
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def test_families_stand_in_order_and_have_a_title(found: Evaluation) -> None:
     names = [family.name for family in evaluated.families(found)]
     assert names == ["preference", "displacement", "generation", "geometry", "forgetting"]
     assert evaluated.title(evaluated.families(found)[-1]) == "What was forgotten"
+
+
+def test_a_family_that_says_nothing_has_no_heading(found: Evaluation) -> None:
+    empty = Family("masks", {}, {"positions": []}, [])
+    assert evaluated.families(found._replace(families=[*found.families, empty])) == evaluated.families(found)
+    noted = empty._replace(notes=["Nothing was kept."])
+    assert noted in evaluated.families(found._replace(families=[noted]))
 
 
 def test_figures_have_their_interval_and_their_words(found: Evaluation) -> None:

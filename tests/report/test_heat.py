@@ -23,9 +23,9 @@ def side(
 
 def shown(one: Side, *quantities: Quantity) -> list[tuple[str, dict[str, str], str]]:
     """(classes, attributes, text) of each token on the page."""
-    view = heat.view(quantities or (REWARD, WEIGHT), [Pair("p", "", [], [one])])
+    view = heat.view(quantities or (REWARD, WEIGHT), [[Pair("p", "p", "", [], [one])]])
     assert view is not None
-    html = str(view["pairs"][0]["sides"][0]["tokens"])
+    html = str(view["pairs"][0]["runs"][0]["sides"][0]["tokens"])
     found = re.findall(r'<span class="([^"]*)"([^>]*)>([^<]*)</span>', html)
     assert "".join(f'<span class="{c}"{a}>{t}</span>' for c, a, t in found) == html
     return [(c, dict(re.findall(r'data-(\w)="([^"]*)"', a)), unescape(t)) for c, a, t in found]
@@ -48,10 +48,10 @@ def test_what_is_unknown_has_no_figure() -> None:
 
 
 def test_quantities_without_a_number_are_not_offered() -> None:
-    view = heat.view((WEIGHT, REWARD), [Pair("p", "", [], [side(["a"], [1.0])])])
+    view = heat.view((WEIGHT, REWARD), [[Pair("p", "p", "", [], [side(["a"], [1.0])])]])
     assert view is not None
     assert [(choice["slot"], choice["title"]) for choice in view["choices"]] == [("a", "Reward")]
-    assert heat.view((WEIGHT,), [Pair("p", "", [], [side(["a"], [1.0])])]) is None
+    assert heat.view((WEIGHT,), [[Pair("p", "p", "", [], [side(["a"], [1.0])])]]) is None
     assert heat.view((REWARD,), []) is None
 
 
@@ -63,7 +63,7 @@ def test_segments_have_a_bar_between_them() -> None:
 
 
 def test_the_legend_says_what_the_strongest_shade_is() -> None:
-    view = heat.view((REWARD, WEIGHT), [Pair("p", "", [], [side(["a", "b"], [-2.0, 1.0], weight=(0.0, 0.5))])])
+    view = heat.view((REWARD, WEIGHT), [[Pair("p", "p", "", [], [side(["a", "b"], [-2.0, 1.0], weight=(0.0, 0.5))])]])
     assert view is not None
     reward, weight = (choice["scale"] for choice in view["choices"])
     assert (reward[0], reward[shades.STEPS], reward[-1]) == (("n4", "−2.00"), ("", "0.00"), ("p4", "+2.00"))
@@ -80,7 +80,29 @@ def test_tokens_are_seen_and_only_text() -> None:
 
 def test_long_answers_and_many_pairs_are_cut_and_say_so() -> None:
     long = side(["a"] * (heat.TOKENS + 5), [1.0] * (heat.TOKENS + 5))
-    view = heat.view((REWARD,), [Pair("p", "", [("user", "x" * 9_000)], [long])] * (heat.PAIRS + 2))
+    view = heat.view((REWARD,), [[Pair("p", "p", "", [("user", "x" * 9_000)], [long])] * (heat.PAIRS + 2)])
     assert view is not None
-    assert (len(view["pairs"]), view["more"], view["pairs"][0]["sides"][0]["more"]) == (heat.PAIRS, 2, 5)
+    assert (len(view["pairs"]), view["more"]) == (heat.PAIRS, 2)
+    assert view["pairs"][0]["runs"][0]["sides"][0]["more"] == 5
     assert view["pairs"][0]["turns"][0]["more"] > 0
+
+
+def test_runs_share_the_places_of_their_pairs_and_one_scale() -> None:
+    def read(key: str, reward: float) -> Pair:
+        return Pair(key, f"{key}: {reward}", "", [], [side(["a"], [reward])])
+
+    view = heat.view((REWARD,), [[read("m0", 1.0), read("m1", 2.0)], [read("m1", -4.0)], []])
+    assert view is not None
+    places = [[(run["number"], run["title"]) for run in pair["runs"]] for pair in view["pairs"]]
+    assert places == [[(1, "m0: 1.0")], [(1, "m1: 2.0"), (2, "m1: -4.0")]]
+    classes = [re.findall(r'class="t (\w+)"', str(run["sides"][0]["tokens"])) for run in view["pairs"][1]["runs"]]
+    assert classes == [["ap2"], ["an4"]]
+
+
+def test_many_runs_have_fewer_pairs_each() -> None:
+    pairs = [Pair(i, "", "", [], [side(["a"], [1.0])]) for i in range(heat.PAIRS)]
+    for runs in (2, 4, heat.ALL, 2 * heat.ALL):
+        view = heat.view((REWARD,), [pairs] * runs)
+        assert view is not None
+        each = max(1, heat.ALL // runs)
+        assert [len(pair["runs"]) for pair in view["pairs"]] == [runs] * min(heat.PAIRS, each)

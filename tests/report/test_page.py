@@ -20,7 +20,7 @@ from _runs import LINES, NASTY, RECIPE, Make, lines, look, nasty, step
 from grainline.errors import RunError, UserError
 from grainline.report import page as pages
 from grainline.report import view, words
-from grainline.report.page import page
+from grainline.report.page import RUNS, page
 
 if TYPE_CHECKING:
     from grainline.runs import Run
@@ -236,6 +236,21 @@ def test_a_large_evaluation_stays_below_five_megabytes(make: Make) -> None:
     assert 1_000_000 < len(html.encode()) < 5_000_000
     assert "600 more tokens are not shown" in html
     assert "28 more pairs are in" in html
+
+
+def test_twelve_large_evaluations_stay_below_five_megabytes(make: Make) -> None:
+    row = _evaluations.tokens(_evaluations.rows()[0])
+    for answer in row["answers"]:
+        for key, value in answer.items():
+            if isinstance(value, list) and key != "segments":
+                answer[key] = (value * 200)[:1000]
+    runs = [make(f"run{i}") for i in range(RUNS)]
+    for run in runs:
+        _evaluations.write(run, tokens_jsonl=lines([row | {"id": f"m{i}"} for i in range(12)]))
+    html = page(runs).html
+    only_its_own(html)
+    assert len(html.encode()) < 5_000_000
+    assert html.count('type="radio" name="run"') == RUNS
 
 
 def test_it_can_be_read_in_the_dark_on_paper_and_by_keyboard(make: Make) -> None:

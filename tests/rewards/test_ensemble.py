@@ -6,16 +6,18 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from _toy import Toy, jsonl
+from _toy import Toy, jsonl, marked
 from grainline import rooms
 from grainline.curate import curate
 from grainline.errors import SpecError
+from grainline.reward_training import Plan, train
 from grainline.rewards import _seam
 from grainline.rewards._seam import Asked, Desk, Duel, Scores
 from grainline.rewards.ensemble import Ensemble, on_scale
@@ -152,6 +154,27 @@ def test_an_ensemble_of_ensembles_is_a_reward(tmp_path: Path) -> None:
     whole = (sum(inner) / 2 - 1) ** 2 / 2 + between / 2
     assert found.spread is not None
     assert found.spread[0][0] == pytest.approx(math.sqrt(whole))
+
+
+def test_heads_of_different_layers_and_seeds_are_members(toy: Toy, tmp_path: Path) -> None:
+    """Each says what it says alone; an answer's spread holds their disagreement and what each says of its own."""
+    data = jsonl(tmp_path / "marked.jsonl", marked(40))
+    plans = {"first": Plan(layers=(0.5,)), "last": Plan(layers=(1.0,)), "again": Plan(layers=(0.5,), seed=1)}
+    for name, plan in plans.items():
+        train(data, tmp_path / name, replace(plan, model=toy.model, members=3))
+    asked = [Asked(row["prompt"], row["completion"], aspects=("tone",)) for row in marked(44)[40:]]
+
+    def said(text: str) -> tuple[np.ndarray, np.ndarray]:
+        with rooms.parse("rewards", text).open(Desk(tmp_path)) as reward:
+            found = list(reward.score(asked))
+        return np.array([s.value[0][0] for s in found]), np.array([s.spread[0][0] for s in found if s.spread])
+
+    heads = [f"head:path={tmp_path / name}" for name in plans]
+    each_KN, own_KN = np.stack([said(head) for head in heads], 1)
+    mean_N, spread_N = said(f"ensemble:of=[{', '.join(f'({head})' for head in heads)}]")
+    np.testing.assert_allclose(mean_N, each_KN.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(spread_N**2, each_KN.var(0, ddof=1) + (own_KN**2).mean(0), rtol=1e-6)
+    assert (each_KN.std(0) > 0).all()
 
 
 def test_its_spread_is_what_updpo_reads(toy: Toy, tmp_path: Path) -> None:

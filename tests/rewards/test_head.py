@@ -12,7 +12,7 @@ import torch
 
 from _toy import Toy, jsonl, marked, write_model
 from grainline import models, rooms
-from grainline.errors import ModelError, RunError, SpecError
+from grainline.errors import DataError, ModelError, RunError, SpecError
 from grainline.features import Features, Passage, Taken
 from grainline.reward_training import Plan, train
 from grainline.rewards import head_torch as head
@@ -38,7 +38,7 @@ def test_a_linear_head_has_scikit_learn_s_optimum(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(head, "DECAYS", (0.1,))
     taught = lesson(aspects=1)
-    found = head.backprop(taught, taught, head.Loss("likelihood"), 0, steps=200)
+    found = head.backprop(taught, taught, head.Loss("likelihood"), 0, head.Descent(steps=200))
     weight = taught.weight[:, 0].numpy()
     theirs = LogisticRegression(C=1 / (0.1 * weight.sum()), tol=1e-8, max_iter=1000)
     theirs.fit(taught.features.numpy(), taught.target[:, 0].numpy(), sample_weight=weight)
@@ -109,18 +109,18 @@ def test_what_is_said_of_unseen_rows_is_of_the_member_that_has_not_seen_them() -
         head._descend(network, taught, loss, 1e-4, 100)
         return network.eval()
 
-    head.LEARNERS["by heart"] = (by_heart, head.Linear)
-    try:
-        fold = head.folds(list(range(200)), 5, 0)
-        found = head.teach(random_lesson, fold, head.Loss("likelihood"), head.learner("by heart", {}), seed=0)
-    finally:
-        del head.LEARNERS["by heart"]
+    found = head.teach(random_lesson, head.folds(list(range(200)), 5, 0), head.Loss("likelihood"), by_heart, seed=0)
     right = [
         ((said > 0) == (target > 0.5)).float().mean()
         for said in (found.unseen_NA, found.members[0](random_lesson.features))
     ]
     assert 0.35 < float(right[0]) < 0.65
     assert float(right[1]) > 0.85
+
+
+def test_one_level_is_no_order() -> None:
+    with pytest.raises(DataError, match="judged alike"):
+        head.loss("ordinal", head.Lesson(torch.zeros(3, 1), torch.ones(3, 1), torch.ones(3, 1)))
 
 
 def test_calibration_of_pairs_has_no_offset_and_of_judgements_is_right_on_average() -> None:
@@ -143,8 +143,7 @@ def test_calibration_of_pairs_has_no_offset_and_of_judgements_is_right_on_averag
 def trained(loss: head.Loss, learning: str = "backprop") -> head.Trained:
     one = lesson(60, 6)
     options = {"layers": (4,), "epochs": 1} if learning == "equilibrium" else {}
-    fit, _ = head.LEARNERS[learning]
-    members = [fit(one, one, loss, seed, **options) for seed in (0, 1)]
+    members = [head.learner(learning, options)(one, one, loss, seed) for seed in (0, 1)]
     return head.Trained(head.Scale(torch.ones(6), torch.full((6,), 2.0)), loss, members, (Platt(2.0, 1.0), Platt()))
 
 
@@ -272,6 +271,20 @@ def test_an_aspect_that_it_does_not_know_is_refused_and_an_answer_that_cannot_be
             list(reward.score([Asked("p", "yes", (), ("tune",))]))
         (scores,) = reward.score([Asked("", "yes", ((0, 1), (1, 3)), ("tone", ""))])
     assert [[math.isnan(x) for x in row] for row in scores.value] == [[True, True]] * 2
+
+
+def test_a_member_that_cannot_say_leaves_the_piece_to_the_others(taught: Path, tmp_path: Path) -> None:
+    """As in an ensemble: NaN takes part in nothing, and one opinion cannot disagree."""
+    said_MSA = torch.tensor([[[0.2], [math.nan]], [[0.4], [math.nan]], [[math.nan], [0.5]]])
+    asked = Asked(({"role": "user", "content": "hello"},), "Yes kind. No.", ((0, 10), (10, 13)), ("tone",))
+    with open_(f"head:path={taught}", tmp_path) as reward:
+        reward._trained = lambda features_SD: said_MSA
+        (scores,) = reward.score([asked])
+        (whole,) = reward.score([asked._replace(segments=())])
+    assert scores.value == ((pytest.approx(0.3),), (pytest.approx(0.5),))
+    assert scores.spread[0][0] == pytest.approx(0.2 / math.sqrt(2))
+    assert math.isnan(scores.spread[1][0])
+    assert whole.value[0][0] == pytest.approx((0.2 + 0.4 + 0.5) / 3)
 
 
 def test_duels_of_judged_aspects_and_of_strengths(taught: Path, toy: Toy, tmp_path: Path) -> None:

@@ -91,6 +91,21 @@ def test_a_bert_reads_a_pair_of_texts(folder: Path, tmp_path: Path, one_thread: 
     assert [value for (value,) in found] == pytest.approx(truth[:, 2].tolist(), abs=1e-5)
 
 
+def test_where_positions_begin_behind_the_padding_fewer_tokens_can_be_read(tmp_path: Path, one_thread: None) -> None:
+    """RoBERTa's first position is that of its padding plus one: of a table of 12 places 11 can be taken."""
+    config = transformers.RobertaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_labels=1,
+        max_position_embeddings=12, pad_token_id=0, type_vocab_size=2,
+    )  # fmt: skip
+    transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path / "roberta")
+    words = _bert_words()
+    words.save_pretrained(tmp_path / "roberta")
+    fits, beyond = ("sure " * n for n in (3, 4))
+    assert len(words(CHAT[0]["content"], fits)["input_ids"]) == 11
+    found = said(f"model:model={tmp_path / 'roberta'}", [Asked(CHAT, fits), Asked(CHAT, beyond)], tmp_path)
+    assert [math.isnan(value) for (value,) in found] == [False, True]
+
+
 def test_option_segments(folder: Path, tmp_path: Path, one_thread: None) -> None:
     """Each piece by the answer up to its end; gains add up to the whole, less what no answer is worth."""
     answer, pieces = ANSWERS[0], ((0, 11), (11, 25))

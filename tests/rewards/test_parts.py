@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grainline.errors import InvariantError
-from grainline.rewards._parts import Platt, bradley_terry, mean, platt, sigmoid, unit, windows
+from grainline.rewards._parts import Platt, bradley_terry, higher, mean, platt, sigmoid, unit, windows
 
 
 def test_a_score_becomes_a_span_s() -> None:
@@ -88,3 +88,7 @@ def test_a_stream_that_goes_on_anywhere_is_cut_where_it_would_have_been() -> Non
         rest = list(windows(items[start:], lambda item: item[0]))
         assert {window[-1][1] for window in rest} == {end for end in ends if end >= start}
     assert list(windows([], lambda item: item)) == []
+
+
+def test_the_higher_score_wins_and_nan_is_a_tie() -> None:
+    assert [higher(*both) for both in ((2, 1), (1, 2), (1, 1), (math.nan, 1))] == [1, 0, 0.5, 0.5]

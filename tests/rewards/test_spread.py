@@ -6,11 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from grainline.errors import DataError
 from grainline.rewards._seam import Scores
-from grainline.rewards._spread import mean_and_spread, separation
+from grainline.rewards._spread import mean_and_spread
 
 NAN = math.nan
 
@@ -59,49 +57,3 @@ def test_one_opinion_cannot_disagree_and_none_is_no_opinion() -> None:
     assert math.isnan(found.value[0][1])
     assert found.spread is not None
     assert all(map(math.isnan, found.spread[0]))
-
-
-def test_separation_by_hand() -> None:
-    """Of the six pairs of a marked row and another, 3 1/2 are in order."""
-    found = separation([3.0, 1.0, 2.0, 1.0, 0.0], [True, True, False, False, False], draws=10)
-    assert found.auc == pytest.approx((3 + 1.5) / 6)
-
-
-def drawn(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    marked = rng.random(rows) < 0.3
-    return np.round(rng.normal(size=rows) + 0.5 * marked, 1), marked  # rounded: with ties
-
-
-def test_separation_is_sklearns_auc() -> None:
-    number, marked = drawn(400, 0)
-    assert separation(number, marked, draws=10).auc == pytest.approx(roc_auc_score(marked, number), abs=1e-12)
-    assert separation(-number, ~marked, draws=10).auc == pytest.approx(roc_auc_score(marked, number), abs=1e-12)
-    with_nan = np.append(number, [NAN, NAN])
-    assert separation(with_nan, np.append(marked, [True, False]), draws=10).auc == separation(number, marked).auc
-
-
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    truth = 0.5 * (1 + math.erf(0.5 / 2))  # normal numbers, half a deviation apart
-    hits = 0
-    for seed in range(100):
-        _, low, high = separation(*drawn(200, seed), draws=200)
-        hits += low <= truth <= high
-    assert 88 <= hits <= 100
-
-
-def test_rows_of_a_group_are_one_witness() -> None:
-    """Each row four times is no more evidence than each row once."""
-    number, marked = drawn(150, 1)
-    once = separation(number, marked)
-    groups = np.tile(np.arange(150), 4).tolist()
-    grouped = separation(np.tile(number, 4), np.tile(marked, 4), groups)
-    deceived = separation(np.tile(number, 4), np.tile(marked, 4))
-    assert grouped == once
-    assert deceived.high - deceived.low < 0.6 * (once.high - once.low)
-
-
-def test_separation_needs_both_kinds() -> None:
-    for marked in ([True, True], [False, False]):
-        with pytest.raises(DataError, match="marked rows and others"):
-            separation([1.0, 2.0], marked)

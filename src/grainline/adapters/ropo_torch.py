@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from grainline.adapters._frozen import Frozen
-from grainline.adapters._orthogonal import Givens, HouseholderPair, Pairs
+from grainline.adapters._givens import Givens, Pairs
+from grainline.adapters._orthogonal import HouseholderPair
 from grainline.adapters._tuner import Change, TunerConfig
 
 

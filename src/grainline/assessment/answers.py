@@ -14,7 +14,7 @@ from grainline.evaluation.journal import Journal, key_of
 from grainline.evaluation.measures import Measures
 from grainline.evaluation.prompt_files import Prompts, Question
 from grainline.evaluation.speakers import Speaker
-from grainline.evaluation.vectors import vectors
+from grainline.evaluation.vectors import Sentences, sentences, vectors
 from grainline.generation import Manner
 from grainline.progress import track
 
@@ -33,8 +33,9 @@ def on_generation(work: Work) -> Findings:
     lines = _samples(work, spoken)
     figures: dict[str, float | None] = {"generation/prompts": float(len(prompts.questions))}
     tables: dict[str, list[Line]] = {"lengths": [], "diversity": []}
+    embed = sentences(work.measures.embedding, voices.device) if work.measures.embedding else None
     for who, said in spoken.items():
-        own = _varied(work, who, list(said.values()))
+        own = _varied(work, list(said.values()), embed)
         figures |= {f"generation/{who}/{name}": value for name, value in own.items()}
         tables["diversity"].append({"who": who} | {k: own[k] for k in DIVERSITY})
         tables["lengths"].append({"who": who} | _lengths(list(said.values())))
@@ -46,7 +47,7 @@ def on_generation(work: Work) -> Findings:
     if decided:
         figures |= duels.figures(decided, seed=work.measures.seed)
     figures |= _mean_scores(lines)
-    return Findings(figures, tables, _generation_notes(work, spoken))
+    return Findings(figures, tables, _generation_notes(work, spoken, embed))
 
 
 def questions_of(work: Work) -> Prompts:
@@ -62,24 +63,26 @@ def answers_of(
 ) -> dict[str, Line]:
     """Every answer of a speaker, given now or earlier, with how far the policy's are from the reference."""
     m, voices = work.measures, work.bench.voices
-    manner = Manner(m.max_new_tokens, m.temperature, m.seed, top_p=0.95)
+    manner = Manner(m.max_new_tokens, m.temperature or 0.0, m.seed, top_p=0.95)
+    own = {q.id: q.temperature for q in questions if m.temperature is None and q.temperature is not None}
     who = "against" if work.as_other else speaker.name
     # The reference was never told of a condition: its answers are to the bare prompts.
     said = _condition(m, level) if speaker.name == "policy" else None
     label = f"{who}-{level[0]}-{level[1]:g}" if level else who
     decides = key_of(
         format=FORMAT, of=work.bench.key, who=speaker.name, manner=manner, condition=said and said.said(),
-        questions=[(q.id, q.prompt, q.further) for q in questions],
+        questions=[(q.id, q.prompt, q.further, *([own[q.id]] if q.id in own else [])) for q in questions],
     )  # fmt: skip
     journal = Journal(work.folder / f"answers-{_safe(label)}.jsonl", decides, writes=work.writes)
     wanted = [(draw, q) for draw in range(m.draws) for q in questions]
     missing = [(d, q) for d, q in wanted if answers.name(q.id, len(q.further) + 1, d) not in journal]
     parts = [missing[i : i + answers.PROMPTS] for i in range(0, len(missing), answers.PROMPTS)]
     for part in track(parts, f"answers of {label}", quiet=work.quiet):
-        for draw in sorted({d for d, _ in part}):
-            some = [q for d, q in part if d == draw]
+        for draw, heat in sorted({(d, own.get(q.id, manner.temperature)) for d, q in part}):
+            some = [q for d, q in part if (d, own.get(q.id, manner.temperature)) == (draw, heat)]
             told = (lambda prompt: conditioned(prompt, said)) if said else (lambda prompt: prompt)
-            made = answers.answer(speaker, voices, some, manner, draw=draw, asked=told)
+            made = answers.answer(speaker, voices, some, manner._replace(temperature=heat), draw=draw, asked=told)
+            made = [line | ({"temperature": heat} if own else {}) for line in made]
             if speaker.name == "policy" and voices.reference is not None and said is None:
                 far = drift.measure(voices, made, max_tokens=work.max_tokens)
                 made = [line | apart for line, apart in zip(made, far, strict=True)]
@@ -108,7 +111,7 @@ def _samples(work: Work, spoken: Mapping[str, Mapping[str, Line]]) -> list[dict[
             if who in spoken:
                 said = spoken[who][name]
                 line |= {who: said["text"], f"{who}_tokens": said["tokens"], f"{who}_ended": said["ended"]}
-        line |= {key: own[key] for key in ("kl", "k1", "k3") if key in own}
+        line |= {key: own[key] for key in ("temperature", "kl", "k1", "k3") if key in own}
         if rival:
             line["longer"] = len(line["policy"]) - len(line[rival])
         lines.append(line)
@@ -127,12 +130,15 @@ def _mean_scores(lines: Sequence[Line]) -> dict[str, float | None]:
     return found
 
 
-def _varied(work: Work, who: str, lines: Sequence[Line]) -> dict[str, float | None]:
-    """Length and diversity of one speaker's answers; vectors are the base's, whoever speaks."""
+def _varied(work: Work, lines: Sequence[Line], embed: Sentences | None) -> dict[str, float | None]:
+    """Length and diversity of one speaker's answers; vectors are the base's or the sentence model's, whoever speaks."""
     texts = [line["text"] for line in lines]
-    voices = work.bench.voices
-    ids = [_reread(voices.tokenizer, text) for text in texts if text.strip()]
-    seen = vectors(voices.reference or voices.policy, voices, ids, max_tokens=work.max_tokens)
+    voices, spoken = work.bench.voices, [text for text in texts if text.strip()]
+    if embed is not None:
+        seen = embed(spoken)
+    else:
+        ids = [_reread(voices.tokenizer, text) for text in spoken]
+        seen = vectors(voices.reference or voices.policy, voices, ids, max_tokens=work.max_tokens)
     return {
         "tokens": sum(line["tokens"] for line in lines) / len(lines),
         "ended": sum(line["ended"] for line in lines) / len(lines),
@@ -167,8 +173,10 @@ def _quantile(ordered: Sequence[float], q: float) -> float:
     return ordered[low] + (at - low) * (ordered[high] - ordered[low])
 
 
-def _generation_notes(work: Work, spoken: Mapping[str, Mapping[str, Line]]) -> list[str]:
+def _generation_notes(work: Work, spoken: Mapping[str, Mapping[str, Line]], embed: Sentences | None) -> list[str]:
     notes = []
+    if embed is not None:
+        notes.append(f"embeddings are those of {work.measures.embedding}, whose weights have the sha256 {embed.sha256}")
     cut = [who for who, said in spoken.items() if sum(not line["ended"] for line in said.values()) > len(said) / 2]
     if cut:
         notes.append(

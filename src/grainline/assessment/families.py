@@ -33,7 +33,7 @@ _TOLD = ("condition", "condition_style", "condition_place", "condition_scale")
 OPTIONS: dict[Family, tuple[str, ...]] = {
     "preference": ("seed", "pairs"),
     "displacement": ("seed",),
-    "generation": (*_SAID, *_TOLD),
+    "generation": (*_SAID, *_TOLD, "embedding"),
     "geometry": (),
     "forgetting": ("seed", "neutral", "tasks", "task_rows"),
     "control": (*_SAID, *_TOLD, "levels"),
@@ -82,7 +82,11 @@ def options(work: Work, family: Family) -> dict[str, Any]:
 
 def key(work: Work, family: Family) -> str:
     """What decides a family's figures."""
-    read = {name: _digest(getattr(work.measures, name)) for name in ("prompts", "neutral") if name in OPTIONS[family]}
+    read = {
+        name: _digest(getattr(work.measures, name))
+        for name in ("prompts", "neutral", "embedding")
+        if name in OPTIONS[family]
+    }
     rival = work.other.key if work.other is not None and family in COMPARED else None
     return work.decides(family=family, options=options(work, family), files=read, other=rival)
 
@@ -98,5 +102,11 @@ def other(work: Work) -> Other:
 
 
 def _digest(file: str) -> str:
+    """Of a file, or of a model's folder; empty for what is neither, such as a model's name."""
     path = Path(file).expanduser()
+    if file and path.is_dir():
+        parts = [one for one in sorted(path.rglob("*")) if one.suffix in (".safetensors", ".json")]
+        return hashlib.sha256(
+            "".join(str(one.relative_to(path)) + _digest(str(one)) for one in parts).encode()
+        ).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest() if file and path.is_file() else ""

@@ -1,12 +1,12 @@
-"""How well judgements of one thing agree: Krippendorff's alpha, and how often two are put in the right order."""
+"""How well judgements of one thing agree: with each other (Krippendorff's alpha), and with what the data say."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from grainline.concordance import concordance
 from grainline.data import fields
 
 
@@ -37,16 +37,6 @@ def _apart(n: int, total: float, squares: float) -> float:
     return 2 * (n * squares - total * total)
 
 
-def ordered(better: Sequence[float], worse: Sequence[float]) -> float:
-    """How often one of ``better`` is above one of ``worse``, a tie being half (the area under the ROC curve); NaN if
-    one of them is empty. NaN among them are left out."""
-    high, low = ([value for value in values if not math.isnan(value)] for values in (better, worse))
-    if not high or not low:
-        return math.nan
-    low.sort()
-    return sum(bisect_left(low, value) + bisect_right(low, value) for value in high) / (2 * len(high) * len(low))
-
-
 class Tally:
     """What scored rows tell, taken together.
 
@@ -66,8 +56,8 @@ class Tally:
         self.aspects = aspects
         self.cells = self.scored = 0
         self.pairs: list[float] = []
-        self.labels: dict[bool, list[float]] = {True: [], False: []}
-        self.pieces: dict[bool, list[float]] = {True: [], False: []}
+        self.labels: list[tuple[float, bool]] = []  # the score of each answer, and whether it is desirable
+        self.pieces: list[tuple[float, bool]] = []  # the score of each piece, and whether it is without a fault
         self.units: list[list[float]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -78,13 +68,12 @@ class Tally:
             difference = row["chosen_score"] - row["rejected_score"]
             self.pairs.append(0.5 + 0.5 * ((difference > 0) - (difference < 0)))
         if isinstance(row.get("label"), bool):
-            self.labels[row["label"]].append(_number(row.get("completion_score")))
+            self.labels.append((_number(row.get("completion_score")), row["label"]))
         for side in ("chosen", "rejected", "completion"):
-            for faulty, score in self._pieces(row, side):
-                self.pieces[not faulty].append(score)
+            self.pieces += self._pieces(row, side)
 
-    def _pieces(self, row: Mapping[str, Any], side: str) -> Iterator[tuple[bool, float]]:
-        """(whether somebody found fault with it, its score) of each piece of an answer that has spans."""
+    def _pieces(self, row: Mapping[str, Any], side: str) -> Iterator[tuple[float, bool]]:
+        """(its score, whether nobody found fault with it) of each piece of an answer that has spans."""
         spans, scores = (fields.parsed(row.get(f"{side}_{kind}"), where="") for kind in ("spans", "aspect_scores"))
         if not spans or not scores or not set(self.aspects) <= set(row["aspect_names"]):  # or numbers alone were made
             return
@@ -94,17 +83,21 @@ class Tally:
         for (start, stop), cells in zip(row[f"{side}_segments"], scores, strict=True):
             known = [cells[place] for place in places if cells[place] is not None]
             score = math.fsum(known) / len(known) if known else math.nan
-            yield any(start < end and begin < stop for begin, end in faults), score
+            yield score, not any(start < end and begin < stop for begin, end in faults)
 
     def facts(self) -> dict[str, float]:
         found = {
             "coverage": self.scored / self.cells if self.cells else math.nan,
             "chosen_above_rejected": math.fsum(self.pairs) / len(self.pairs) if self.pairs else math.nan,
-            "labels_in_order": ordered(self.labels[True], self.labels[False]),
-            "faults_in_order": ordered(self.pieces[True], self.pieces[False]),
+            "labels_in_order": _in_order(self.labels),
+            "faults_in_order": _in_order(self.pieces),
             "alpha": alpha(self.units),
         }
         return {name: round(value, 6) for name, value in found.items() if not math.isnan(value)}
+
+
+def _in_order(scored: Sequence[tuple[float, bool]]) -> float:
+    return concordance([score for score, _ in scored], [good for _, good in scored])
 
 
 def _number(value: Any) -> float:

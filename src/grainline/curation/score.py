@@ -100,18 +100,6 @@ class Score:
         return tuple(getattr(self.reward, "reads", ()))
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Between which numbers the reward's scores lie, or are taken to."""
-        return self.reward.between or self.between
-
-    def scaled(self, value: float) -> float:
-        """A score of the reward, from 0 to 1 if it has bounds; NaN stays."""
-        if self.bounds is None or math.isnan(value):
-            return value
-        worst, best = self.bounds
-        return unit(value if self.reward.between else min(max(value, worst), best), self.bounds)
-
-    @property
     def names(self) -> tuple[str, ...]:
         """What the columns of the matrix are called."""
         return self.aspects or (OVERALL,)
@@ -122,6 +110,8 @@ class _Scoring:
 
     def __init__(self, spec: Score, reward: Scoring) -> None:
         self.spec, self.reward = spec, reward
+        self.own = spec.reward.between  # asked once: it may stand in a file
+        self.bounds = self.own or spec.between
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         from grainline.curation._asking import each
@@ -146,7 +136,7 @@ class _Scoring:
         _, every = said(row)
         made = dict(row)
         several = answers(row) if row.get("answers") is not None else None
-        matrix = self.spec.pieces == "segments" and self.spec.bounds is not None
+        matrix = self.spec.pieces == "segments" and self.bounds is not None
         old = tuple(fields.parsed(row.get("aspect_names"), where=f"{identity(row)} aspect_names") or ())
         scale = fields.score_range(row, where=identity(row)) or (0.0, 1.0)
         for n, (answer, found) in enumerate(zip(every, heard, strict=True)):
@@ -170,17 +160,24 @@ class _Scoring:
         if len(before) != len(pieces) or any(len(row) != len(old) for row in before):
             raise DataError("the scores that are there are of other pieces.", where=where)
         low, high = scale
-        new = [[_null(low + (high - low) * self.spec.scaled(cell)) for cell in row] for row in found.value]
+        new = [[_null(low + (high - low) * self._scaled(cell)) for cell in row] for row in found.value]
         cells = [
             dict(zip(old, was, strict=True)) | dict(zip(self.spec.names, now, strict=True))
             for was, now in zip(before, new, strict=True)
         ]
         return {"segments": [list(one) for one in pieces], "aspect_scores": [list(row.values()) for row in cells]}
 
+    def _scaled(self, value: float) -> float:
+        """A score of the reward, from 0 to 1 if it has bounds; NaN stays."""
+        if self.bounds is None or math.isnan(value):
+            return value
+        worst, best = self.bounds
+        return unit(value if self.own else min(max(value, worst), best), self.bounds)
+
     def _numbers(self, found: Scores) -> dict[str, float | None]:
         """What is said of the answer as a whole."""
-        score = mean([self.spec.scaled(cell) for row in found.value for cell in row])
-        worst, best = self.spec.bounds or (0.0, 1.0)
+        score = mean([self._scaled(cell) for row in found.value for cell in row])
+        worst, best = self.bounds or (0.0, 1.0)
         spread = mean([cell / (best - worst) for row in found.spread or () for cell in row])
         return {"score": _null(score)} | ({} if math.isnan(spread) else {"uncertainty": spread})
 

@@ -51,7 +51,7 @@ ABOUT = {
     "generation/*/distinct_*": "different n-grams of words over all n-grams, in all answers together",
     "generation/*/self_bleu": "mean BLEU-4 of each answer against all others, 0 to 100: the lower the more diverse",
     "generation/*/repetition": "mean share of an answer's 4-grams of words that it has said before",
-    "generation/*/embedding": "mean cosine distance of two answers, by the base model's mean final states",
+    "generation/*/embedding": "mean cosine distance of two answers, by the base's final states or a sentence model",
     "generation/kl": "mean KL(policy || reference) along the policy's own answers, exact at each token; nats an answer",
     "generation/k1": "the same, estimated by the log-ratio (k1); nats an answer",
     "generation/k3": "the same, estimated by r - 1 - log r (k3); nats an answer",

@@ -31,10 +31,13 @@ class Measures:
     """Answers to each prompt; more than one needs a temperature."""
     max_new_tokens: int = Field(128, ge=1)
     """Tokens of an answer."""
-    temperature: float = Field(0.0, ge=0)
-    """0 = the likeliest token each time."""
+    temperature: float | None = Field(None, ge=0)
+    """0 = the likeliest token each time; null = 0, but of MT-Bench's questions the temperature of their category."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of all that is drawn: answers, resamples, the reward's own draws."""
+    embedding: str = ""
+    """A sentence-transformers model, by name or folder, whose vectors say how far answers are apart; empty = the base
+    model's mean final states."""
     judge: str = ""
     """A method of rewards/ that compares generated answers, and says what level they have."""
     condition: dict[str, float] = Field(default_factory=dict)

@@ -9,7 +9,8 @@
 ``records``   anything that :mod:`grainline.data.load` reads: the prompts of its rows
 ============  ==========================================================================================================
 
-MT-Bench's temperature by category is not applied: one temperature holds for all questions.
+MT-Bench's questions have a temperature by their category, as FastChat's ``fastchat/llm_judge/common.py`` sets it, and
+0.7 in any other; a question's own ``required_temperature`` goes before.
 """
 
 from __future__ import annotations
@@ -25,6 +26,14 @@ from grainline.errors import DataError
 
 Kind = Literal["alpaca", "mt-bench", "records"]
 Turns = tuple[Mapping[str, Any], ...]
+TEMPERATURES = {
+    **dict.fromkeys(("writing", "roleplay"), 0.7),
+    **dict.fromkeys(("extraction", "math", "coding", "reasoning"), 0.0),
+    **dict.fromkeys(("stem", "humanities"), 0.1),
+}
+"""MT-Bench's category -> temperature of the answers."""
+OTHER = 0.7
+"""Of any other category."""
 
 
 class Question(NamedTuple):
@@ -34,6 +43,7 @@ class Question(NamedTuple):
     prompt: str | Turns  # the first turn, and what stands before it
     further: tuple[str, ...] = ()  # what the user says after each answer
     given: Mapping[str, Any] = {}  # the file's own fields
+    temperature: float | None = None  # that the benchmark asks for
 
 
 class Prompts(NamedTuple):
@@ -108,7 +118,10 @@ def _mt_bench(row: Mapping[str, Any], path: str) -> Question:
     if not isinstance(row["turns"], list) or not row["turns"]:
         raise DataError("it has no turns.", where=where, instead='Write "turns": ["first", "second"].')
     first, *further = (fields.text(turn, where=f"{where} turns") for turn in row["turns"])
-    return Question(str(row["question_id"]), (_user(first),), tuple(further), row)
+    temperature = row.get("required_temperature", TEMPERATURES.get(str(row.get("category")), OTHER))
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 <= temperature < 100:
+        raise DataError(f"{temperature!r} is no temperature.", where=f"{where} required_temperature")
+    return Question(str(row["question_id"]), (_user(first),), tuple(further), row, float(temperature))
 
 
 def _user(words: str) -> dict[str, str]:

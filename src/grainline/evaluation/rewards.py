@@ -24,8 +24,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from grainline.concordance import concordance
+from grainline.evaluation.intervals import interval, mean_interval
+
 BINS = 10
-DRAWS = 1000
 
 
 class Piece(NamedTuple):
@@ -88,51 +90,22 @@ def _win(likely: float) -> float:
 
 
 def _mean(name: str, values: Sequence[float], prompts: Sequence[str], seed: int) -> dict[str, float]:
-    import numpy as np
-
-    group = _groups(prompts)
-    sums, sizes = np.bincount(group, weights=values), np.bincount(group)
-    times = _resamples(len(sizes), seed)
-    return {name: float(np.mean(values))} | _interval(name, (times @ sums) / (times @ sizes))
+    return _with_bounds(name, math.fsum(values) / len(values), mean_interval(values, prompts, seed=seed))
 
 
 def _auc(name: str, pieces: Sequence[Piece], seed: int) -> dict[str, float]:
-    """Counts of pairs of pieces by their prompts, so that a resample of prompts is a quadratic form."""
     import numpy as np
 
-    group = _groups([piece.prompt for piece in pieces])
     said, right = (np.array([getattr(piece, field) for piece in pieces]) for field in ("said", "right"))
-    count = int(group.max()) + 1
-    won, all_ = np.zeros((count, count)), np.zeros((count, count))
-    for i in range(len(pieces)):  # of every piece: those that people hold to be worse
-        worse = right < right[i]
-        better = (said[worse] < said[i]) + 0.5 * (said[worse] == said[i])
-        won[group[i]] += np.bincount(group[worse], weights=better, minlength=count)
-        all_[group[i]] += np.bincount(group[worse], minlength=count)
-    if not all_.sum():
+    found = concordance(said, right)
+    if math.isnan(found):
         return {}
-    times = _resamples(count, seed)
-    draws = ((times @ won) * times).sum(1) / np.maximum(((times @ all_) * times).sum(1), 1e-12)
-    return {name: float(won.sum() / all_.sum())} | _interval(name, draws)
+
+    def of_rows(rows: Any) -> float:
+        return concordance(said[rows], right[rows])
+
+    return _with_bounds(name, found, interval(of_rows, [piece.prompt for piece in pieces], seed=seed))
 
 
-def _groups(prompts: Sequence[str]) -> Any:
-    import numpy as np
-
-    place: dict[str, int] = {}
-    return np.array([place.setdefault(prompt, len(place)) for prompt in prompts])
-
-
-def _resamples(groups: int, seed: int) -> Any:
-    """(DRAWS, groups) how often each prompt is in each resample."""
-    import numpy as np
-
-    drawn = np.random.default_rng(seed).integers(groups, size=(DRAWS, groups))
-    return np.stack([np.bincount(row, minlength=groups) for row in drawn]).astype(float)
-
-
-def _interval(name: str, draws: Any) -> dict[str, float]:
-    import numpy as np
-
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+def _with_bounds(name: str, value: float, bounds: tuple[float, float]) -> dict[str, float]:
+    return {name: value, f"{name}_low": bounds[0], f"{name}_high": bounds[1]}

@@ -8,9 +8,9 @@ It knows nothing of objectives, adapters or optimizers.
 
 from __future__ import annotations
 
-from grainline.forward.layouts import Chosen, choose_layout, probe_length, rounding
+from grainline.forward.layouts import Chosen, choose_layout, probe_examples, probe_length, rounding
 from grainline.forward.scorer import Scorer
 from grainline.forward.states import parts
 from grainline.forward.voices import voices
 
-__all__ = ["Chosen", "Scorer", "choose_layout", "parts", "probe_length", "rounding", "voices"]
+__all__ = ["Chosen", "Scorer", "choose_layout", "parts", "probe_examples", "probe_length", "rounding", "voices"]

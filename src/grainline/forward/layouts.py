@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from grainline.errors import ModelError
 from grainline.forward.scorer import Scorer
-from grainline.types import Batch, Layout
+from grainline.types import Batch, Example, Layout
 
 
 class Chosen(NamedTuple):
@@ -78,3 +78,20 @@ def probe_length(config: Any, longest: int) -> int:
     """Tokens a probe must have to be longer than every sliding window, as far as the data's ``longest`` row asks."""
     windows: Sequence[int | None] = [getattr(config.get_text_config(), "sliding_window", None)]
     return min(longest, max((w + 16 for w in windows if w), default=64))
+
+
+def probe_examples(examples: Sequence[Example], length: int) -> list[Example]:
+    """A few short rows that together show everything: one of ``length`` tokens, and two of one prompt where there are
+    two. The plain model reads each answer of theirs in a padded row of its own, the dearest part of a start."""
+
+    def size(example: Example) -> int:
+        return len(example.prompt) + max(len(answer.ids) for answer in example.answers)
+
+    shortest = sorted(examples, key=size)
+    few = [shortest[0], next((e for e in shortest if size(e) >= length), shortest[-1])]
+    prompts: dict[tuple[int, ...], Example] = {}
+    for example in shortest:
+        if example.prompt in prompts and size(example) <= 512:
+            return [*few, prompts[example.prompt], example]
+        prompts[example.prompt] = example
+    return few

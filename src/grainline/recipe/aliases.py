@@ -111,8 +111,8 @@ REFUSED = {
     "push_to_hub": "Nothing is uploaded; grainline export writes a folder to upload.",
     "group_by_length": "sampler decides the order of rows; packing makes lengths irrelevant to speed.",
     "use_liger_kernel": "Log-probs are already taken in chunks, without the whole table of logits.",
-    "deepspeed": "Set it up with accelerate config and start with accelerate launch.",
-    "fsdp": "Set it up with accelerate config and start with accelerate launch.",
+    "deepspeed": "It is not supported; shard: true shares frozen weights out over processes (FSDP2).",
+    "fsdp": "Write shard: true, and start with torchrun.",
 }
 """Their name -> what to write instead. ``null``, ``false`` and ``no`` ask for nothing, and pass."""
 

@@ -161,6 +161,9 @@ class Recipe:
     fuse: bool = True
     """Take a decoder's small operations as fewer, larger ones where they are proved to give the same numbers: less time
     and memory, most of all in bfloat16."""
+    shard: bool = False
+    """Share the frozen weights out over all processes (FSDP2), for a model that one device cannot hold beside its
+    activations; what trains stays whole in each. Costs time: every forward fetches every layer."""
     sampler: Literal["shuffle", "sequential", "by_prompt"] = "shuffle"
     """Order of rows: shuffled anew each epoch, as in the file, or shuffled with all rows of a prompt together."""
     schedule: str = "linear"
@@ -240,5 +243,6 @@ MAY_CHANGE = {
     "memory": "it decides max_tokens where that is auto",
     "model.device": "a run may go on elsewhere, equal up to rounding",
     "model.gradient_checkpointing": "it trades memory for time",
+    "shard": "it decides where frozen weights are, never what they are",
 }
 """Keys that another recipe may set differently and still resume a run, each with the reason."""

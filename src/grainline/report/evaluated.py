@@ -40,9 +40,12 @@ class Table(NamedTuple):
 
 
 def families(found: Evaluation) -> list[Family]:
-    """In the order of :data:`TITLES`."""
-    order = list(TITLES)
-    return sorted(found.families, key=lambda one: order.index(one.name) if one.name in TITLES else len(order))
+    """Those that say anything, in the order of :data:`TITLES`."""
+    order, saying = (
+        list(TITLES),
+        [one for one in found.families if one.figures or one.notes or any(one.tables.values())],
+    )
+    return sorted(saying, key=lambda one: order.index(one.name) if one.name in TITLES else len(order))
 
 
 def title(family: Family) -> str:

@@ -1,16 +1,19 @@
 """Pairs token by token, for the page: each token with a class and a figure for each quantity, so that one radio button
-switches the shades of all, without a script."""
+switches the shades of all, and another the run that they are of, without a script."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grainline.report import shades, words
 
 PAIRS = 12
-"""Pairs that are shown."""
+"""Pairs that are shown of a run."""
+ALL = 24
+"""Pairs that are shown of several runs together, so that the page stays small; of each run at least one."""
 TOKENS = 400
 """Tokens of an answer that are shown."""
 TEXT = 60
@@ -38,15 +41,17 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    title: str
+    key: Hashable  # the same pair, read by several runs, has one place
+    title: str  # what the run says of it
     note: str
     turns: Sequence[tuple[str, str]]  # the prompt: who, text
     sides: Sequence[Side]
 
 
-def view(quantities: Sequence[Quantity], pairs: Sequence[Pair]) -> dict[str, Any] | None:
-    """What the template fills in; None where no token has a number."""
-    shown = pairs[:PAIRS]
+def view(quantities: Sequence[Quantity], runs: Sequence[Sequence[Pair]]) -> dict[str, Any] | None:
+    """What the template fills in, from each run's pairs; None where no token has a number. One scale holds for all."""
+    each = min(PAIRS, max(1, ALL // max(1, len(runs))))
+    shown = [pair for pairs in runs for pair in pairs[:each]]
     limits = {q.key: shades.strongest(_numbers(q.key, shown)) for q in quantities}
     there = [q for q in quantities if any(True for _ in _numbers(q.key, shown))][: len(shades.SLOTS)]
     if not there:
@@ -64,8 +69,8 @@ def view(quantities: Sequence[Quantity], pairs: Sequence[Pair]) -> dict[str, Any
     ]
     return {
         "choices": choices,
-        "pairs": [_pair(pair, slots, limits) for pair in shown],
-        "more": len(pairs) - len(shown),
+        "pairs": _merged([pairs[:each] for pairs in runs], slots, limits),
+        "more": max(len(pairs) for pairs in runs) - each,
         "segments": any(side.segments for pair in shown for side in pair.sides),
     }
 
@@ -90,14 +95,30 @@ def _scale(quantity: Quantity, limit: float) -> list[tuple[str, str]]:
     ]
 
 
-def _pair(pair: Pair, slots: Mapping[str, Quantity], limits: Mapping[str, float]) -> dict[str, Any]:
-    turns = [
+def _merged(
+    runs: Sequence[Sequence[Pair]], slots: Mapping[str, Quantity], limits: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Each pair once, with what each run that read it says of it; runs are counted from 1."""
+    found: dict[Hashable, dict[str, Any]] = {}
+    for number, pairs in enumerate(runs, start=1):
+        times: Counter[Hashable] = Counter()
+        for pair in pairs:
+            times[pair.key] += 1  # files may call two rows the same
+            key = pair.key, times[pair.key]
+            place = found.setdefault(key, {"note": pair.note, "turns": _turns(pair), "runs": []})
+            place["runs"].append({"number": number} | _said(pair, slots, limits))
+    return list(found.values())
+
+
+def _turns(pair: Pair) -> list[dict[str, Any]]:
+    return [
         {"who": who, **dict(zip(("text", "more"), words.cut(text, 1_500), strict=True))} for who, text in pair.turns
     ]
+
+
+def _said(pair: Pair, slots: Mapping[str, Quantity], limits: Mapping[str, float]) -> dict[str, Any]:
     return {
         "title": pair.title,
-        "note": pair.note,
-        "turns": turns,
         "sides": [
             {
                 "who": side.who,

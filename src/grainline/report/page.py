@@ -88,7 +88,7 @@ def _environment() -> Any:
         keep_trailing_newline=True,
         finalize=lambda value: words.harmless(value) if type(value) is str else value,
     )
-    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8") + shades.rules()
+    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8") + shades.rules() + shades.run_rules(RUNS)
     script = (_TEMPLATES / "script.js").read_text(encoding="utf-8")
     made.globals |= {
         "style": Markup(style),

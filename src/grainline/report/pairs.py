@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grainline.report import heat, side_by_side, words
+from grainline.report import heat, read, side_by_side, words
 from grainline.report.heat import Pair, Quantity, Side
 from grainline.report.jsonl import Line
 from grainline.report.measured import Evaluation
@@ -19,14 +19,17 @@ QUANTITIES = (
 )
 
 
-def heat_of(files: RunFiles) -> dict[str, Any] | None:
-    """The first evaluation that kept tokens, as the template shows it; None where there is none."""
-    for found in files.evaluations:
-        pairs = [_pair(line) for line in found.tokens]
-        signed = [q._replace(signed=q.signed or _below_zero(q.key, found)) for q in QUANTITIES]
-        if (shown := heat.view(signed, pairs)) is not None:
-            return shown | {"note": f"A few rows of {found.name}, as the evaluation chose them."}
-    return None
+def heat_of(runs: Sequence[RunFiles]) -> dict[str, Any] | None:
+    """Of each run the first evaluation that kept tokens, as the template shows them; None where there is none."""
+    looked = [(files.name, next((one for one in files.evaluations if one.tokens), None)) for files in runs]
+    kept = [(name, found) for name, found in looked if found is not None]
+    signed = [q._replace(signed=q.signed or any(_below_zero(q.key, found) for _, found in kept)) for q in QUANTITIES]
+    shown = heat.view(signed, [[_pair(found, line) for line in found.tokens] for _, found in kept])
+    if shown is None:
+        return None
+    sets = list(dict.fromkeys(found.name for _, found in kept))
+    names = [name if len(sets) == 1 else f"{name}, on {found.name}" for name, found in kept]
+    return shown | {"names": names, "note": f"A few rows of {', '.join(sets)}, as the evaluation chose them."}
 
 
 def _below_zero(key: str, found: Evaluation) -> bool:
@@ -34,7 +37,7 @@ def _below_zero(key: str, found: Evaluation) -> bool:
     return any(value is not None and value < 0 for value in values)
 
 
-def _pair(line: Line) -> Pair:
+def _pair(found: Evaluation, line: Line) -> Pair:
     margin: Any = line.get("margin")
     known = isinstance(margin, (int, float)) and not isinstance(margin, bool)
     verdict = "" if not known else " (won)" if margin > 0 else " (lost)" if margin < 0 else " (tied)"
@@ -43,7 +46,8 @@ def _pair(line: Line) -> Pair:
     names = ", ".join(map(str, aspects)) if isinstance(aspects, Mapping) else ""
     turns = side_by_side.turns(line.get("prompt"))
     note = _beginning(turns) + (f" (its answers differ in {names})" if names else "")
-    return Pair(title, note, turns, [_side(answer) for answer in line["answers"]])
+    key = found.name, str(read.dig(found.facts, "data", "digest")), str(line.get("id"))
+    return Pair(key, title, note, turns, [_side(answer) for answer in line["answers"]])
 
 
 def _beginning(turns: Sequence[tuple[str, str]]) -> str:

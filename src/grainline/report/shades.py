@@ -62,3 +62,12 @@ def rules(slots: Sequence[str] = SLOTS) -> str:
     ]
     legends = ", ".join(f"#pairs:has(#shade-{slot}:checked) .legend-{slot}" for slot in slots)
     return "\n".join([*lines, *figures, f"{legends} {{ display: flex; }}"]) + "\n"
+
+
+def run_rules(most: int) -> str:
+    """The same for what is ``.of`` one of several runs: it is there while the radio button of its run is chosen."""
+    others = ", ".join(
+        f"#pairs:has(#run-{n}:checked) .of:not(.of-{n}), #pairs:has(#run-{n}:checked) .pair:not(.by-{n})"
+        for n in range(1, most + 1)
+    )
+    return f"{others} {{ display: none; }}\n"

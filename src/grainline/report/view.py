@@ -51,7 +51,7 @@ def view(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "paired": side_by_side.paired(runs) if several else [],
         "shared": [_shared(i, one) for i, one in enumerate(side_by_side.shared(runs), start=1)] if several else [],
         "measured": [] if several else [_measured(i, one) for i, one in enumerate(runs[0].evaluations, start=1)],
-        "heat": None if several else pairs.heat_of(runs[0]),
+        "heat": pairs.heat_of(runs),
         "samples": samples,
         "more_samples": more,
         "marked": any(answer["tag"] and len(answer["parts"]) > 1 for one in samples for answer in one["answers"]),
@@ -212,10 +212,13 @@ def _answers(answers: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 
 
 def _temperature(files: RunFiles) -> Any:
-    """At which the shown answers were drawn."""
+    """At which the shown answers were drawn: a number, or from where to where."""
     drawn = next((found for found in files.evaluations if found.samples), None)
     if drawn is None:
         return read.dig(files.recipe, "evaluation", "temperature")
+    own = [line["temperature"] for line in drawn.samples if isinstance(line.get("temperature"), (int, float))]
+    if own:
+        return " to ".join(dict.fromkeys(words.number(end, 1) for end in (min(own), max(own))))
     return read.dig(drawn.facts, "families", "generation", "options", "temperature")
 
 

@@ -75,6 +75,11 @@ def bradley_terry(first: float, second: float) -> float:
     return sigmoid(first - second) if math.isfinite(first - second) else 0.5
 
 
+def higher(first: float, second: float) -> float:
+    """1 where the first of two scores is the higher one, 0 where the second is; 1/2 at a tie, or where one is NaN."""
+    return 0.5 + 0.5 * ((first > second) - (first < second))
+
+
 class Platt(NamedTuple):
     """Calibration: what was said, in log odds, becomes sigma(slope * said + offset)."""
 

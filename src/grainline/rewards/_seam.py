@@ -11,7 +11,7 @@ and says of itself
 
 ============  ======================================================================================================
 ``between``   (worst, best) that its scores lie between; None where they have no bounds (a reward model's logit). Scores
-              become those of spans, 0 (wrong) to 1 (right), by it, and cannot without
+              become those of spans, 0 (wrong) to 1 (right), by it, and cannot without. Ask once: a file may be read
 ``reads``     optional: paths that it reads ("heads/qa"); with other bytes in them it is another reward
 ``needs``     what must be there: {"model"}, {"endpoint"}, {"torch"}; for ``grainline ls``
 ============  ======================================================================================================
@@ -25,6 +25,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+from grainline.rewards._parts import higher
 
 Prompt = str | tuple[Mapping[str, Any], ...]
 
@@ -91,6 +93,11 @@ def compare(reward: Scoring, duels: Sequence[Duel]) -> list[float]:
     the scores of both as a whole. A duel whose scores are NaN is a tie."""
     if own := getattr(reward, "compare", None):
         return list(own(duels))
-    asked = [Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second)]
-    whole = [scores.value[0][0] for scores in reward.score(asked)]
-    return [0.5 + 0.5 * ((a > b) - (a < b)) for a, b in zip(whole[::2], whole[1::2], strict=True)]
+    return [higher(first, second) for first, second in wholes(reward, duels)]
+
+
+def wholes(reward: Scoring, duels: Iterable[Duel]) -> Iterator[tuple[float, float]]:
+    """The scores of both answers of each duel, all in all."""
+    asked = (Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second))
+    said = (scores.value[0][0] for scores in reward.score(asked))
+    return zip(said, said, strict=True)

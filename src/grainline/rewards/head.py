@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from grainline.errors import ModelError, RunError, SpecError, nearest
-from grainline.rewards._parts import bradley_terry, windows
-from grainline.rewards._seam import Asked, Desk, Duel, Scores
+from grainline.rewards._parts import bradley_terry, higher, windows
+from grainline.rewards._seam import Asked, Desk, Duel, Scores, wholes
 from grainline.types import spec
 
 if TYPE_CHECKING:
@@ -109,11 +109,8 @@ class Judging:
 
     def compare(self, duels: Iterable[Duel]) -> Iterator[float]:
         """By Bradley and Terry's model where the head was taught so, else the better score wins."""
-        pairs = self._trained.loss.name == "pairs"
-        asked = (Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second))
-        whole = (scores.value[0][0] for scores in self.score(asked))
-        for first, second in zip(whole, whole, strict=True):
-            yield bradley_terry(first, second) if pairs else 0.5 + 0.5 * ((first > second) - (first < second))
+        likely = bradley_terry if self._trained.loss.name == "pairs" else higher
+        return itertools.starmap(likely, wholes(self, duels))
 
     def _pieces(self, one: Asked) -> tuple[tuple[int, int], ...]:
         """What is read of an answer: of a whole one its sentences, if it is sentences that the head was taught on."""
@@ -134,15 +131,17 @@ class Judging:
         return [[self.aspects.index(aspect)] if aspect in self.aspects else every for aspect in wanted]
 
     def _said(self, features_SD: Tensor, places: Sequence[Sequence[int]], apart: bool) -> Scores:
-        """Scores of all pieces, or of the answer that they make up."""
+        """Scores of all pieces, or of the answer that they make up; their spread between members that can say."""
         import torch
 
         each_MSA = self._trained(features_SD)
-        wanted = torch.stack([each_MSA[..., list(place)].mean(-1) for place in places], -1)
-        wanted = wanted if apart else wanted.nanmean(1, keepdim=True)
-        spread = wanted.std(0) if len(wanted) > 1 else None
-        rows = [tuple(map(tuple, part.tolist())) for part in (wanted.mean(0), spread) if part is not None]
-        return Scores(*rows)
+        wanted_MSA = torch.stack([each_MSA[..., list(place)].mean(-1) for place in places], -1)
+        wanted_MSA = wanted_MSA if apart else wanted_MSA.nanmean(1, keepdim=True)
+        mean_SA, others_SA = wanted_MSA.nanmean(0), wanted_MSA.isfinite().sum(0) - 1
+        variance_SA = (wanted_MSA - mean_SA).square().nansum(0) / others_SA
+        spread_SA = torch.where(others_SA > 0, variance_SA.sqrt(), math.nan)
+        value, spread = (tuple(map(tuple, part.tolist())) for part in (mean_SA, spread_SA))
+        return Scores(value, spread)
 
 
 def facts(path: str) -> dict[str, Any]:

@@ -24,19 +24,21 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grainline import atomic
-from grainline.errors import RunError, SpecError, nearest
+from grainline import atomic, rooms
+from grainline.errors import DataError, RunError, SpecError, nearest
+from grainline.rewards import equilibrium as ep
 from grainline.rewards._parts import Platt, platt
+from grainline.types import spec
 
 LossName = Literal["likelihood", "squares", "ordinal", "pairs"]
 DECAYS = tuple(10.0 ** (-n / 2) for n in range(-2, 9))
@@ -90,18 +92,32 @@ class Loss(NamedTuple):
 
 
 def loss(name: LossName, lesson: Lesson) -> Loss:
-    """The loss of that name for these data; ``ordinal`` reads its levels off them."""
+    """The loss of that name for these data; ``ordinal`` reads its levels off them.
+
+    Raises:
+        DataError: there is one level only.
+    """
     if name != "ordinal":
         return Loss(name)
     judged_NA = lesson.weight > 0
     levels = lesson.target[judged_NA].unique()[:-1]
+    if not len(levels):
+        raise DataError("all is judged alike: there are no levels to tell apart.", where="loss ordinal")
     passed_AK = torch.stack([(judged_NA & (lesson.target > level)).sum(0) for level in levels], -1)
     share_AK = (passed_AK + 0.5) / (judged_NA.sum(0)[:, None] + 1)
     return Loss(name, -torch.logit(share_AK), levels)
 
 
-Learner = Callable[..., nn.Module]
-"""``fit(taught: Lesson, held: Lesson, loss: Loss, seed: int, **options) -> Module``."""
+Learner = Callable[[Lesson, Lesson, Loss, int], nn.Module]
+"""``fit(taught, held, loss, seed) -> Module``."""
+
+
+@spec
+class Descent:
+    """How a linear head is taught by backpropagation."""
+
+    steps: int = Field(40, ge=1)
+    """Iterations of L-BFGS at each weight decay."""
 
 
 class Linear(nn.Module):
@@ -117,14 +133,15 @@ class Linear(nn.Module):
         return F.linear(features_ND, self.weight, self.bias)
 
 
-def backprop(taught: Lesson, held: Lesson, loss: Loss, seed: int, *, steps: int = 40) -> nn.Module:
+def backprop(taught: Lesson, held: Lesson, loss: Loss, seed: int, options: Descent | None = None) -> nn.Module:
     """A linear map by L-BFGS on all rows at once, down a path of ever weaker weight decay, stopped where the held loss
     is lowest.
 
-    The loss is loss + decay / 2 * |W|^2; each decay of :data:`DECAYS` starts where the one before it ended and gets
-    ``steps`` iterations. There is one optimum a decay, so ``seed`` decides nothing. (A hidden layer was tried: no
-    better on the data of docs/rewards/head.md.)
+    The loss is loss + decay / 2 * |W|^2; each decay of :data:`DECAYS` starts where the one before it ended. There is
+    one optimum a decay, so ``seed`` decides nothing. (A hidden layer was tried: no better on the data of
+    docs/rewards/head.md.)
     """
+    steps = (options or Descent()).steps
     network = Linear(taught.features.shape[1], taught.target.shape[1])
     best, least, worse = copy.deepcopy(network.state_dict()), float("inf"), 0
     for decay in DECAYS:
@@ -151,10 +168,9 @@ def _descend(network: Linear, taught: Lesson, loss: Loss, decay: float, steps: i
     optimizer.step(penalised)
 
 
-def equilibrium(taught: Lesson, held: Lesson, loss: Loss, seed: int, **options: Any) -> nn.Module:
-    """A recurrent network that comes to rest, taught by equilibrium propagation; ``options`` are its
-    :class:`~grainline.rewards.equilibrium.Settings`. It says NaN of a piece on which it does not settle."""
-    from grainline.rewards import equilibrium as ep
+def equilibrium(taught: Lesson, held: Lesson, loss: Loss, seed: int, options: ep.Settings | None = None) -> nn.Module:
+    """A recurrent network that comes to rest, taught by equilibrium propagation. It says NaN of a piece on which it
+    does not settle."""
 
     def lesson(of: Lesson) -> ep.Lesson:
         if loss.name == "pairs":
@@ -165,43 +181,35 @@ def equilibrium(taught: Lesson, held: Lesson, loss: Loss, seed: int, **options: 
             kind = ep.ordinal(loss.thresholds.double(), loss.levels.double())
         return ep.Lesson.of(kind, of.features, of.target, of.weight)
 
-    settings = ep.Settings(**options)
+    settings = options or ep.Settings()
     fitted = ep.fit(lesson(taught), settings, seed=seed, held=lesson(held))
     return ep.Head.of(fitted.weights, settings).eval()
 
 
-def _equilibrium(**shape: Any) -> nn.Module:
-    from grainline.rewards.equilibrium import Head
+class Way(NamedTuple):
+    """A way to learn."""
 
-    return Head(**shape)
+    fit: Callable[..., nn.Module]  # (taught, held, loss, seed, options)
+    options: type  # a spec
+    module: Callable[..., nn.Module]  # what was fitted, built again from its ``shape``
 
 
-LEARNERS: dict[str, tuple[Learner, Callable[..., nn.Module]]] = {
-    "backprop": (backprop, Linear),
-    "equilibrium": (equilibrium, _equilibrium),
+LEARNERS = {
+    "backprop": Way(backprop, Descent, Linear),
+    "equilibrium": Way(equilibrium, ep.Settings, ep.Head),
 }
-"""Way of learning -> how a member is fitted, and how it is built again from its ``shape``."""
 
 
 def learner(name: str, options: Mapping[str, Any]) -> Learner:
     """The learner of that name with these options.
 
     Raises:
-        SpecError: there is none, or it does not have such an option.
+        SpecError: there is none, or it does not take such an option.
     """
     if name not in LEARNERS:
         raise SpecError(f"no way to learn {name!r}.", where="learning", instead=nearest(name, LEARNERS))
-    try:
-        if name == "equilibrium":
-            from grainline.rewards.equilibrium import Settings
-
-            Settings(**options)
-        else:
-            inspect.signature(LEARNERS[name][0]).bind(*(None,) * 4, **options)
-    except (TypeError, ValueError) as error:  # pydantic's is a ValueError
-        said = " ".join(str(error).split())
-        raise SpecError(f"{said}.", where=f"learning {name}", instead="See head_torch.py for its options.") from error
-    return functools.partial(LEARNERS[name][0], **options)
+    way = LEARNERS[name]
+    return functools.partial(way.fit, options=rooms.made(f"learning {name}", way.options, options))
 
 
 class Scale(NamedTuple):
@@ -321,7 +329,7 @@ def load(folder: Path, facts: Mapping[str, Any]) -> Trained:
 
     try:
         held = load_file(folder / "head.safetensors")
-        _, make = LEARNERS[facts["learning"]]
+        make = LEARNERS[facts["learning"]].module
         members = []
         for k in range(facts["members"]):
             member = make(**facts["shape"])

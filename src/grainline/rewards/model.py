@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from grainline.errors import ModelError, SpecError, nearest
-from grainline.rewards._parts import bradley_terry, windows
-from grainline.rewards._seam import Asked, Desk, Duel, Prompt, Scores
+from grainline.rewards._parts import bradley_terry, higher, windows
+from grainline.rewards._seam import Asked, Desk, Duel, Prompt, Scores, wholes
 from grainline.types import spec
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Model:
     """How prompt and answer are put together: by the chat template; as a pair of texts; one text after the other.
     auto = chat where the prompt is chat turns and there is a template; pair where the tokenizer separates; or text."""
     max_length: int | None = Field(None, ge=2)
-    """Tokens that the model is shown at most; null = what its configuration says."""
+    """Tokens that the model is shown at most; null = as many as it has positions."""
     max_tokens: int = Field(8192, ge=1)
     """Tokens with padding that are read at once; sets speed and memory."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -102,8 +102,7 @@ class Judging:
         fingerprint = models.fingerprint(self._model)
         self._shelf = Shelf(desk.folder / "logits" / f"{fingerprint[:24]}-{str(loaded.dtype).removeprefix('torch.')}")
         self._label = _label(spec, self._model.config)
-        longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self._longest = spec.max_length or longest or 10**9
+        self._longest = spec.max_length or _longest(self._model)
         self.facts: Mapping[str, Any] = {"model": spec.model, "fingerprint": fingerprint}
 
     def score(self, asked: Iterable[Asked]) -> Iterator[Scores]:
@@ -118,13 +117,7 @@ class Judging:
 
     def compare(self, duels: Iterable[Duel]) -> Iterator[float]:
         """Bradley and Terry's model on logits; of probabilities the larger wins."""
-        asked = (Asked(duel.prompt, answer) for duel in duels for answer in (duel.first, duel.second))
-        whole = (scores.value[0][0] for scores in self.score(asked))
-        for first, second in zip(whole, whole, strict=True):
-            if self._spec.squash:
-                yield 0.5 + 0.5 * ((first > second) - (first < second))
-            else:
-                yield bradley_terry(first, second)
+        return itertools.starmap(higher if self._spec.squash else bradley_terry, wholes(self, duels))
 
     # ------------------------------------------------------------------------------------------------- what is shown
 
@@ -192,6 +185,14 @@ class Judging:
         if not self._spec.squash:
             return float(logits[self._label])
         return float(logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(-1)[self._label])
+
+
+def _longest(model: Any) -> int:
+    """Tokens that a model has positions for. RoBERTa's kind counts from behind the position of its padding."""
+    places = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9
+    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    behind = (padding + 1 for table in tables if (padding := getattr(table, "padding_idx", None)) is not None)
+    return int(places) - max(behind, default=0)
 
 
 def _absent(batch: Sequence[_Row], vocabulary: int) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from sklearn.datasets import load_digits
 from _three_units import double
 from grainline.rewards import equilibrium as ep
 
-SMALL = ep.Settings(layers=(8, 6), epochs=25, lr=0.01, dynamics=ep.Dynamics(tolerance=1e-6, most=300, strict=False))
+SMALL = ep.Settings(layers=(8, 6), epochs=25, lr=0.01, dynamics=ep.Dynamics(tolerance=1e-6, strict=False))
 TIGHT = ep.Dynamics(tolerance=1e-13)
 
 
@@ -36,9 +37,9 @@ def changed(settings: ep.Settings = SMALL, **what: Any) -> ep.Settings:
     return ep.Settings(**{name: getattr(settings, name) for name in settings.__dataclass_fields__} | what)
 
 
-def paired() -> ep.Lesson:
-    x = torch.randn(12, 3, generator=luck(), dtype=torch.float64)
-    return ep.Lesson.of(ep.LIKELIHOOD, x, torch.ones(6, 1, dtype=torch.float64), paired=True)
+def paired(pairs: int = 6) -> ep.Lesson:
+    x = torch.randn(2 * pairs, 3, generator=luck(), dtype=torch.float64)
+    return ep.Lesson.of(ep.LIKELIHOOD, x, torch.ones(pairs, 1, dtype=torch.float64), paired=True)
 
 
 @pytest.mark.parametrize("make", [lambda: regression(12), paired])
@@ -53,6 +54,20 @@ def test_a_step_of_backpropagation_is_autograd(make: Callable[[], ep.Lesson]) ->
     assert heard.all()
     for name, part, its_truth, mask in zip(ep.Weights._fields, found, true, wiring, strict=True):
         assert torch.allclose(part, its_truth * mask, rtol=1e-7, atol=1e-12), name
+
+
+@pytest.mark.parametrize("make", [lambda: regression(2), lambda: paired(2)])
+def test_a_heavy_example_counts_more_and_is_nudged_no_harder(make: Callable[[], ep.Lesson]) -> None:
+    """With a wide circle the estimate is not linear in the nudge, and still is in the examples' weights."""
+    even, settings = make(), changed(homeostasis=0.0, teaching=ep.Teaching(points=1, radius=0.5), dynamics=TIGHT)
+    wiring, weights = ep.start(3, 1, settings, seed=0)
+    heavy = ep.Lesson.of(even.kind, even.features, even.target, double(19.0, 1.0), paired=even.paired)
+    both, first, second = (
+        ep.lesson_gradient(weights, wiring, lesson, settings, luck())[0]
+        for lesson in (heavy, *(even.take(torch.tensor([n])) for n in (0, 1)))
+    )
+    for part, of_first, of_second in zip(both, first, second, strict=True):
+        assert torch.allclose(part, 0.95 * of_first + 0.05 * of_second, atol=1e-10)
 
 
 def test_rows_that_do_not_rest_teach_nothing() -> None:
@@ -101,7 +116,9 @@ def test_it_learns_from_pairs_alone() -> None:
     )
     found = ep.fit(lesson, changed(epochs=15, batch=25), seed=0)
     better, worse = ep.predict(found.weights, lesson.features, SMALL.dynamics).chunk(2)
-    assert float((better > worse).double().mean()) > 0.9  # a row that does not rest is NaN: never better
+    assert float((better > worse).double().mean()) > 0.9
+    assert loss(found.weights, lesson) < 0.7 * math.log(2)
+    assert found.epochs[-1].unsettled == 0
 
 
 def test_digits() -> None:
@@ -125,6 +142,45 @@ def test_digits() -> None:
     assert float(right.double().mean()) > 0.7
 
 
+@pytest.mark.slow
+def test_homeostasis_recovers_what_asymmetry_costs() -> None:
+    """Digits as an independent implementation learnt them (64-32-32-10, Adam 2e-3, 15 epochs in batches of 50, feedback
+    at 90 degrees, 1,400 images learnt and 397 not). It saw of two seeds, as accuracy and last angle: backpropagation
+    .927 and .831 (62 to 65 degrees), exact response .748 and .698 (63 to 64), the same with homeostasis .904 and .829
+    (7 to 9), N = 2 at |beta| = 0.5 with homeostasis .917 and .851 (6). Bands hold its numbers and leave room for luck.
+    """
+    data, label = load_digits(return_X_y=True)
+    order = np.random.RandomState(0).permutation(len(label))
+    x, y = torch.tensor(data / 16)[order], torch.tensor(label)[order]
+    lesson = ep.Lesson.of(ep.CROSS_ENTROPY, x[:1400], torch.nn.functional.one_hot(y[:1400]).double())
+
+    def learnt(rule: Any, homeostasis: float) -> tuple[float, list[float]]:
+        """Mean accuracy, and the last angles."""
+        right, angles = [], []
+        for seed in range(3):
+            teaching = ep.Teaching(points=2, radius=0.5)
+            settings = ep.Settings(
+                layers=(32, 32, 10), epochs=15, input_gain=1.0, rule=rule, homeostasis=homeostasis, teaching=teaching
+            )
+            weights = ep.fit(lesson, settings, seed=seed).weights
+            outputs = ep.predict(weights, x[1400:], settings.dynamics)
+            right.append(float((outputs.nan_to_num(-math.inf).argmax(1) == y[1400:]).double().mean()))
+            angles.append(ep.angle(weights))
+        return sum(right) / 3, angles
+
+    true, turned = learnt("adjoint", 0.0)
+    assert 0.75 < true < 0.95
+    assert min(turned) > 50
+    alone, turned = learnt("exact", 0.0)
+    assert 0.60 < alone < 0.90
+    assert min(turned) > 50
+    for rule in ("exact", "points"):
+        recovered, turned = learnt(rule, 1.0)
+        assert 0.82 < recovered < 0.95
+        assert recovered > alone + 0.02
+        assert max(turned) < 15
+
+
 def test_the_epoch_of_the_lowest_held_out_loss_is_kept() -> None:
     held = regression(50, seed=1)
     seen: list[ep.Epoch] = []
@@ -132,6 +188,17 @@ def test_the_epoch_of_the_lowest_held_out_loss_is_kept() -> None:
     losses = [epoch.held for epoch in found.epochs]
     assert [epoch.held for epoch in seen] == losses
     assert loss(found.weights, held) == pytest.approx(min(losses))
+
+
+def test_learning_ends_where_the_held_out_loss_has_long_been_higher() -> None:
+    """Targets of pure luck: what is learnt of them is no use for others."""
+    held = regression(50, seed=1)
+    taught = regression(50)._replace(target=torch.randn(50, 1, generator=luck(), dtype=torch.float64))
+    found = ep.fit(taught, changed(epochs=25, lr=0.05, patience=3), seed=0, held=held)
+    losses = [epoch.held for epoch in found.epochs]
+    assert 4 <= len(losses) < 25
+    assert losses.index(min(losses)) == len(losses) - 4
+    assert len(ep.fit(taught, changed(epochs=5, lr=0.05, patience=1), seed=0).epochs) == 5
 
 
 def test_held_out_rows_that_never_rest_are_loud() -> None:
@@ -181,7 +248,7 @@ def test_a_head_is_its_weights() -> None:
 
 
 def test_tied_weights_must_begin_alike() -> None:
-    with pytest.raises((ValidationError, AssertionError), match="angle=0"):
+    with pytest.raises(ValidationError, match="angle=0"):
         ep.Settings(tied=True)
 
 

@@ -46,18 +46,38 @@ def test_ordinal_by_hand() -> None:
     assert float(kind.value(double([0.0]), double([2.0]))) == pytest.approx(by_hand)
 
 
+def test_cross_entropy_is_the_usual_one() -> None:
+    """The loss of a row is the sum over classes, however many: |beta| = 0.5 is the paper's 0.5."""
+    outputs, label = (
+        torch.randn(7, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+        torch.arange(7),
+    )
+    lesson = ep.Lesson.of(ep.CROSS_ENTROPY, outputs, torch.nn.functional.one_hot(label, 10).double())
+    assert float(lesson.value(outputs)) == pytest.approx(float(torch.nn.functional.cross_entropy(outputs, label)))
+    assert torch.allclose(lesson.slope(outputs), outputs.softmax(1) - lesson.target)
+
+
 def test_what_nobody_labelled_teaches_nothing() -> None:
     target = double([1.0, math.nan], [2.0, 3.0])
     lesson = ep.Lesson.of(ep.SQUARES, double([0.0], [0.0]), target)
-    assert lesson.weight[0, 1] == 0
-    assert float(lesson.weight.sum()) == pytest.approx(2)
-    assert float(lesson.value(double([0.0, 99.0], [0.0, 0.0]))) == pytest.approx((1 + 4 + 9) / 2 / 3)
-    assert lesson.slope(double([0.0, 99.0], [0.0, 0.0]))[0, 1] == 0
+    assert lesson.weight.tolist() == [[1, 0], [1, 1]]
+    assert float(lesson.value(double([0.0, 99.0], [0.0, 0.0]))) == pytest.approx((1 + 4 + 9) / 2 / 2)
+    assert lesson.slope(double([0.0, 99.0], [0.0, 0.0])).tolist() == [[-1, 0], [-2, -3]]
 
 
-def test_weights_weigh() -> None:
-    lesson = ep.Lesson.of(ep.SQUARES, double([0.0], [0.0]), double([1.0], [2.0]), double(3.0, 1.0))
-    assert float(lesson.value(double([0.0], [0.0]))) == pytest.approx((3 * 0.5 + 1 * 2.0) / 4)
+def test_weights_weigh_and_their_scale_does_not() -> None:
+    for weight in (double(3.0, 1.0), double([6.0], [2.0])):
+        lesson = ep.Lesson.of(ep.SQUARES, double([0.0], [0.0]), double([1.0], [2.0]), weight)
+        assert float(lesson.value(double([0.0], [0.0]))) == pytest.approx((3 * 0.5 + 1 * 2.0) / 4)
+
+
+def test_an_even_lesson_has_weighty_examples_apart() -> None:
+    weight = double([4.0, 2.0], [0.0, 0.0], [3.0, 3.0])
+    even, apart = ep.Lesson.of(ep.SQUARES, double([0.0], [0.0], [0.0]), torch.ones_like(weight), weight).even()
+    assert even.weight.tolist() == [[1, 0.5], [0, 0], [1, 1]]
+    assert apart.tolist() == pytest.approx([4 / 3, 0, 1])  # the mean of 4, 2, 3 and 3 is brought to 1
+    paired = ep.Lesson.of(ep.LIKELIHOOD, torch.zeros(4, 1), torch.ones(2, 1), torch.tensor([3.0, 1.0]), paired=True)
+    assert paired.even()[1].tolist() == [1.5, 0.5, 1.5, 0.5]
 
 
 def test_a_lesson_without_a_label_is_an_error() -> None:

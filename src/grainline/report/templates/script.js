@@ -83,6 +83,7 @@ function readable(svg) {
 
 const quantities = Array.from(document.querySelectorAll('#pairs input[name="shade"]'));
 const figures = document.getElementById("figures");
+const runs = Array.from(document.querySelectorAll('#pairs input[name="run"]'));
 const answers = Array.from(document.querySelectorAll("#pairs .tokens"));
 
 function told(token) {
@@ -134,6 +135,7 @@ function walk(box) {
     else if (event.key === "End") go(tokens.length - 1);
     else if (jump) neighbour(box, jump);
     else if (event.key === "0" && figures) figures.click();
+    else if (event.key === "r" && runs.length) turn(box);
     else if (quantities[Number(event.key) - 1]) quantities[Number(event.key) - 1].click();
     else return;
     event.preventDefault();
@@ -145,19 +147,37 @@ function walk(box) {
   });
 }
 
+// Marks the same token of the same answer as the chosen run reads it, where that run has read the pair.
+function counterpart(token, box, run) {
+  const of = (number) => Array.from(box.closest(".pair").querySelectorAll(`.tokens[data-run="${number}"]`));
+  const other = of(run)[of(box.dataset.run).indexOf(box)];
+  if (!other) return;
+  const tokens = Array.from(other.querySelectorAll(".t"));
+  const i = Array.from(box.querySelectorAll(".t")).indexOf(token);
+  if (tokens.length) choose(tokens[Math.min(i, tokens.length - 1)], other);
+}
+
+function turn(box) {
+  const pair = box.closest(".pair");
+  const there = runs.filter((choice) => pair.classList.contains(`by-${choice.value}`));
+  there[(there.findIndex((choice) => choice.checked) + 1) % there.length].click();
+  pair.querySelector(".on").closest(".tokens").focus({ preventScroll: true });
+}
+
 function neighbour(box, jump) {
-  const next = answers[answers.indexOf(box) + jump];
+  const shown = answers.filter((other) => other.dataset.run === box.dataset.run);
+  const next = shown[shown.indexOf(box) + jump];
   if (!next) return;
   const pair = next.closest("details");
   if (pair) pair.open = true;
   next.focus();
 }
 
-quantities.forEach((choice) => choice.addEventListener("change", () => {
-  document.querySelectorAll("#pairs .pair").forEach((pair) => {
-    const token = pair.querySelector(".on");
-    if (token) choose(token, token.closest(".tokens"));
-  });
-}));
+function again(act) {
+  document.querySelectorAll("#pairs .on").forEach((token) => act(token, token.closest(".tokens")));
+}
+
+quantities.forEach((choice) => choice.addEventListener("change", () => again(choose)));
+runs.forEach((choice) => choice.addEventListener("change", () => again((token, box) => counterpart(token, box, choice.value))));
 document.querySelectorAll("figure > svg").forEach(readable);
 answers.forEach(walk);

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from grainline.rewards.equilibrium.contour import Teaching
@@ -37,7 +37,7 @@ class Settings:
     """The error: from nudged phases; their limit dr/dbeta; backpropagation's, for comparison."""
     teaching: Teaching = Teaching()
     """Points and strength of the teaching signal."""
-    dynamics: Dynamics = Dynamics(tolerance=1e-7, most=300, strict=False)
+    dynamics: Dynamics = Dynamics(tolerance=1e-7, strict=False)
     """How a network comes to rest."""
     angle: float = Field(default=90.0, ge=0, le=90)
     """Degrees between forward and feedback weights before learning."""
@@ -52,7 +52,9 @@ class Settings:
     input_gain: float = Field(default=0.5, gt=0)
     """The same for input weights; features are thought of as standardised."""
     epochs: int = Field(default=40, ge=1)
-    """Passes over the examples."""
+    """Passes over the examples, at most."""
+    patience: int = Field(default=5, ge=1)
+    """Epochs without a lower held-out loss after which learning ends; without a held-out lesson it never does."""
     batch: int = Field(default=50, ge=1)
     """Examples a step."""
     lr: float = Field(default=2e-3, gt=0)
@@ -60,8 +62,11 @@ class Settings:
     decay: float = Field(default=0.0, ge=0)
     """Weight decay of input and readout weights, decoupled, times the learning rate a step."""
 
-    def __post_init__(self) -> None:
-        assert not self.tied or self.angle == 0, "tied weights ask for angle=0"
+    @model_validator(mode="after")
+    def _tied_weights_begin_alike(self) -> Settings:
+        if self.tied and self.angle != 0:
+            raise ValueError("tied weights ask for angle=0")
+        return self
 
 
 class Epoch(NamedTuple):
@@ -96,8 +101,8 @@ def fit(
     wiring, weights = start(lesson.features.shape[1], lesson.target.shape[1], settings, seed=seed)
     luck, optimizer = torch.Generator().manual_seed(seed), _adam(weights, settings)
     epochs: list[Epoch] = []
-    best = None
-    for _ in range(settings.epochs):
+    best, since = None, 0
+    while len(epochs) < settings.epochs and since < settings.patience:
         moving = sum(
             _step(optimizer, weights, wiring, lesson.take(which), settings, luck)
             for which in torch.randperm(len(lesson.target), generator=luck).split(settings.batch)
@@ -111,8 +116,9 @@ def fit(
             )
         epochs.append(now)
         watch(now)
+        since += 1
         if best is None or not now.held >= best.held:  # nan, no held-out lesson: the last one is the best
-            best = now
+            best, since = now, 0
     assert best is not None
     if best.held == math.inf:  # none is better than another
         raise NotSettled(
@@ -135,13 +141,14 @@ def lesson_gradient(
     dynamics = settings.dynamics
     rest = free(weights, lesson.features, dynamics)
     rate_BU = dynamics.rate(rest.state)
-    error_BU, heard_B = _error(weights, lesson, rest, settings)
-    felt_BA = lesson.slope(weights.outputs(rate_BU))
-    error_BU, felt_BA = (torch.where(heard_B[:, None], part, 0.0) for part in (error_BU, felt_BA))
-    rows = len(lesson.features) / len(
-        lesson.target
-    )  # of each example: a pair's loss counts once, not half a time a row
-    found = gradient(wiring, lesson.features, rate_BU, rows * error_BU, rows * felt_BA)
+    even, weight_B = lesson.even()
+    error_BU, heard_B = _error(weights, even, rest, settings)
+    felt_BA = even.slope(weights.outputs(rate_BU))
+    counts_B1 = (
+        weight_B[:, None] * len(lesson.features) / len(lesson.target)
+    )  # a pair counts once, not half a time a row
+    error_BU, felt_BA = (torch.where(heard_B[:, None], counts_B1 * part, 0.0) for part in (error_BU, felt_BA))
+    found = gradient(wiring, lesson.features, rate_BU, error_BU, felt_BA)
     if settings.tied:
         return tied(found), heard_B
     skew_UU = (

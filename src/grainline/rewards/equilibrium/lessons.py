@@ -43,8 +43,7 @@ def _likelihood(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 CROSS_ENTROPY = Kind(lambda z, y: -y * z.log_softmax(-1), lambda z, y: _softmax(z) - y)
-"""Classes; targets are one-hot, or shares that sum to 1. All classes of a row must weigh the same; the loss of a lesson
-is the mean over classes, so the usual one divided by their number."""
+"""Classes; targets are one-hot, or shares that sum to 1. All classes of a row must weigh the same."""
 SQUARES = Kind(lambda z, y: (z - y).square() / 2, lambda z, y: z - y)
 LIKELIHOOD = Kind(_likelihood, lambda z, y: torch.sigmoid(z) - y)
 
@@ -76,29 +75,40 @@ class Lesson(NamedTuple):
     def of(
         cls, kind: Kind, features: Tensor, target: Tensor, weight: Tensor | None = None, paired: bool = False
     ) -> Lesson:
-        """A lesson whose unlabelled targets are NaN; weights (N,) or (N, A) are brought to a sum of N.
+        """A lesson whose unlabelled targets are NaN, or weigh 0; weights (N,) or (N, A) are brought to a mean of 1 over
+        all others, so that without any a labelled output feels its own loss.
 
         Raises:
             DataError: nothing is labelled, or all that is has no weight.
         """
-        labelled_NA = ~target.isnan()
         weight_NA = torch.ones_like(target) if weight is None else weight.reshape(len(target), -1).expand_as(target)
-        weight_NA = weight_NA * labelled_NA
+        weight_NA = weight_NA * ~target.isnan()
         if not weight_NA.sum() > 0:
             raise DataError("no target of the lesson has a weight", instead="Label some rows, or weigh them above 0.")
-        return cls(kind, features, target.nan_to_num(), weight_NA * len(target) / weight_NA.sum(), paired)
+        return cls(kind, features, target.nan_to_num(), weight_NA / weight_NA[weight_NA > 0].mean(), paired)
 
     def take(self, which_N: Tensor) -> Lesson:
         """Some of the examples."""
         rows = torch.cat([which_N, which_N + len(self.target)]) if self.paired else which_N
         return self._replace(features=self.features[rows], target=self.target[which_N], weight=self.weight[which_N])
 
+    def even(self) -> tuple[Lesson, Tensor]:
+        """The same examples without their weights, and those, by row of ``features``.
+
+        A nudge is as strong as what it is made of, so a heavy example would be pushed further than |beta|; as the error
+        is linear in the loss, the weight of a whole example is multiplied to its error instead. (What outputs of one
+        example weigh beside each other stays; the heaviest weighs 1.)
+        """
+        weight_N = self.weight.amax(1)
+        even_NA = self.weight / weight_N.where(weight_N > 0, 1.0)[:, None]
+        return self._replace(weight=even_NA), weight_N.repeat(1 + self.paired)
+
     def value(self, outputs: Tensor) -> Tensor:
-        """The mean loss, a scalar: weighted, over all that is labelled."""
-        return (self.weight * self.kind.value(self._judged(outputs), self.target)).sum() / self.weight.sum()
+        """The loss, a scalar: the mean over examples of the weighted sum over outputs."""
+        return (self.weight * self.kind.value(self._judged(outputs), self.target)).sum() / len(self.target)
 
     def slope(self, outputs: Tensor) -> Tensor:
-        """How the weighted *sum* of losses depends on the outputs (..., rows, A), complex or real."""
+        """How each example's own loss depends on the outputs (..., rows, A), complex or real."""
         felt = self.weight * self.kind.slope(self._judged(outputs), self.target)
         return torch.cat([felt, -felt], -2) if self.paired else felt
 
