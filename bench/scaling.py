@@ -107,7 +107,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
             else:
                 curve(panel, rows, AXES[name], key)
                 panel.set_xlabel(CURVES[name][0])
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.1 * max(row[key] for row in rows))
             panel.set_ylabel(unit if column == 0 else "")
     axes[0][0].legend(frameon=False, fontsize=8)
     machine = result["machine"]
