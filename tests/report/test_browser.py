@@ -200,6 +200,9 @@ def test_pairs_are_of_the_chosen_run_even_without_the_script(script: bool, brows
         seen("#run-2").check()
         assert [seen("#pair-1-1").is_visible(), seen("#pair-1-1-of-2").is_visible()] == [False, True]
         assert [seen(f".pair >> nth={i}").is_visible() for i in range(3)] == [True] * 3
+        seen(".pair >> nth=2").scroll_into_view_if_needed()
+        shades, runs = (seen(f"#pairs fieldset >> nth={i}").bounding_box() for i in range(2))
+        assert shades["y"] + shades["height"] <= runs["y"]  # neither hides the other when they stick to the top
         assert (opened.complaints, opened.asked) == ([], [])
 
 
