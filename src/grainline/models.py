@@ -377,7 +377,7 @@ def _four_bits(choice: Choice, dtype: torch.dtype) -> Any:
     )
 
 
-def _never_repack(model: nn.Module) -> None:
+def _never_repack(model: Any) -> None:
     # On a CPU with AVX512-BF16 the first reading without gradients, a reference's, would repack each weight in place,
     # for inference: from then on gradients stop at it, in silence, and it cannot be dequantised.
     module: Any
