@@ -52,7 +52,7 @@ def check(measures: Measures) -> None:
     Raises:
         RunError: they do not.
     """
-    if measures.draws > 1 and measures.temperature == 0:
+    if measures.draws > 1 and not measures.temperature:
         raise RunError(
             "several draws at temperature 0 are one answer several times.", where="draws", instead="Set a temperature."
         )
