@@ -250,7 +250,7 @@ def test_twelve_large_evaluations_stay_below_five_megabytes(make: Make) -> None:
     html = page(runs).html
     only_its_own(html)
     assert len(html.encode()) < 5_000_000
-    assert html.count('name="run"') == RUNS
+    assert html.count('type="radio" name="run"') == RUNS
 
 
 def test_it_can_be_read_in_the_dark_on_paper_and_by_keyboard(make: Make) -> None:
