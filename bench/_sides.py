@@ -45,7 +45,6 @@ class Ours(NamedTuple):
     dtype: str = "as asked"  # of the frozen weights
     scorer: Callable[[nn.Module], Scorer] = Scorer
     fused: bool = True  # a decoder's small operations as fewer, larger ones
-    last: bool = True  # the last layer's MLP reads only what the head reads
     products: bool = True  # attention by plain products on a CPU, else torch's fused attention
     recomputed: bool = False  # layers keep no activations, and run again in backward
     inputs_learn: bool = False  # backward goes down to the embeddings, below the first adapted layer
@@ -107,10 +106,8 @@ class Bench:
         grainline = Grainline(scorer, how, self.options.max_tokens, self.accelerator)
         timed = self.rows.steps if how.by_prompt else _rows.mixed(self.rows.steps)
         steps = [step if how.shared else _rows.apart(step) for step in (*self.rows.warm, *timed)]
-        if how.fused or how.last:
+        if how.fused:
             scorer.fuse()
-            fused: Any = scorer.fused
-            fused.places, fused.last = fused.places if how.fused else (), fused.last if how.last else None
         if not how.products:
             scorer.by_products = False
         if how.cached:

@@ -33,7 +33,8 @@ POINTS = (1, 2, 4, 6)
 RADII = (0.05, 0.1, 0.2, 0.3, 0.5)
 ANGLES = (0, 15, 30, 45, 60, 75, 90)
 SEEDS = range(5)
-STUDENT = 2.776  # 97.5 % quantile of t with four degrees of freedom
+STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}
+"""Seeds -> the 97.5 % quantile of Student's t with one degree of freedom less."""
 PAIR = ep.Teaching(points=2, radius=0.5)
 WAYS: dict[str, dict[str, Any]] = {
     "backpropagation": {"rule": "adjoint", "homeostasis": 0.0},
@@ -187,7 +188,8 @@ def figure_learning(rows: list[dict[str, Any]]) -> None:
 
 def interval(values: list[float]) -> tuple[float, float, float]:
     """Mean over seeds, and 95 % of it by Student's t."""
-    middle, half = statistics.fmean(values), STUDENT * statistics.stdev(values) / math.sqrt(len(values))
+    middle = statistics.fmean(values)
+    half = STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
     return middle, middle - half, middle + half
 
 

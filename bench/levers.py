@@ -48,7 +48,6 @@ def levers() -> dict[str, Lever]:
         "products": Lever(
             "attention by plain products", {"products": True, "layout": "tree"}, {"products": False, "layout": "tree"}
         ),
-        "last": Lever("last MLP at answer tokens only", {"last": True}, {"last": False}),
         "backward": Lever(
             "backward no deeper than the first adapted layer", {"inputs_learn": False}, {"inputs_learn": True}
         ),
@@ -58,7 +57,7 @@ def levers() -> dict[str, Lever]:
     }
 
 
-SHOWN = "packed,tree,answers,head,cached,fused,products,last,backward,bfloat16,recomputed"
+SHOWN = "packed,tree,answers,head,cached,fused,products,backward,bfloat16,recomputed"
 
 
 def main() -> None:
@@ -127,7 +126,7 @@ def ways_of(known: dict[str, Lever], chosen: list[str]) -> dict[str, Any]:
 
     from _heads import EveryPosition
 
-    textbook = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, last=False, products=False)
+    textbook = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, products=False)
     best = Ours(cached=True)
     found = {"textbook": textbook, "all": best}
     for name in chosen:

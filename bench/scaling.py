@@ -6,8 +6,9 @@
 
 Random Llamas (8192 tokens), questions of exactly the lengths said, DPO with LoRA r=16 and the reference computed each
 step. A curve varies one thing about a common point: 30 million parameters, 2 questions of 256 tokens, two answers of 64
-each; processes are varied at 200 million. Each point is measured in processes of its own; memory is the peak of the largest one, about 0.5 GB of which is
-Python and torch. Two processes of one thread have the same two cores as one process of two threads.
+each; processes are varied at 200 million. Each point is measured in processes of its own; memory is the peak of the
+largest one, about 0.5 GB of which is Python and torch. Two processes of one thread have the same two cores as one
+process of two threads.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
             else:
                 curve(panel, rows, AXES[name], key)
                 panel.set_xlabel(CURVES[name][0])
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.1 * max(row[key] for row in rows))
             panel.set_ylabel(unit if column == 0 else "")
     axes[0][0].legend(frameon=False, fontsize=8)
     machine = result["machine"]

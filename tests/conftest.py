@@ -79,6 +79,21 @@ def smollm2() -> str:
 
 
 @pytest.fixture(scope="session")
+def four_bit_llama(tmp_path_factory: pytest.TempPathFactory) -> LlamaForCausalLM:
+    """The random Llama of ``grainline contract``, read with linear layers in 4 bits. To be copied, never changed."""
+    pytest.importorskip("bitsandbytes", reason="NO 4 BITS: bitsandbytes is not installed (extra quant)")
+    import torch
+
+    from grainline import contract, models
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("four_bits")
+    contract.base().save_pretrained(folder)
+    choice = models.Choice(str(folder), dtype="float32", device="cpu", load_in_4bit=True)
+    return models.load(choice, tokenizer="none").model
+
+
+@pytest.fixture(scope="session")
 def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """What :func:`_toy.build` wrote; tests that run something ask for ``toy``."""
     import _toy

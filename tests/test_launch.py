@@ -152,7 +152,7 @@ def test_two_processes_that_share_weights_are_one(toy: Toy, tmp_path: Path) -> N
     assert found["rewards/margins"] == pytest.approx(two.summary()["eval_test_rewards/margins"], abs=1e-4)
     again = replay.replay(two.folder, tmp_path / "again", steps=1, progress=False)
     assert again.compared.steps == 1
-    assert again.elsewhere["processes"] == (2, 1)
+    assert again.elsewhere["run.processes"] == (2, 1)
 
 
 # ------------------------------------------------------------------------------------------------------ plain PEFT

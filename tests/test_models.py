@@ -92,6 +92,26 @@ def test_four_bits_need_bitsandbytes(folder: Path, monkeypatch: pytest.MonkeyPat
     refused(ModelChoice(name=str(folder), load_in_4bit=True), "pip install bitsandbytes")
 
 
+def test_gradients_pass_through_four_bits_after_reading(folder: Path) -> None:
+    """A reading without gradients (a reference) changes nothing: gradients are those of the dequantised weights."""
+    quantised = pytest.importorskip("bitsandbytes", reason="NO 4 BITS: bitsandbytes is not installed (extra quant)")
+    model = models.load(ModelChoice(name=str(folder), dtype="float32", load_in_4bit=True)).model
+    plain = models.load(ModelChoice(name=str(folder), dtype="float32")).model
+    for name, module in model.named_modules():
+        if isinstance(module, quantised.nn.Linear4bit):
+            held = module.weight
+            plain.get_submodule(name).weight.data = quantised.functional.dequantize_4bit(held.data, held.quant_state)
+    with torch.no_grad():
+        model(IDS)
+    vectors = plain.get_input_embeddings()(IDS).detach()
+    found, expected = (
+        torch.autograd.grad(one(inputs_embeds=x).logits.square().sum(), x)[0]
+        for one in (model, plain)
+        for x in [vectors.clone().requires_grad_()]
+    )
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("name", ["cuda:7", "gpu"])
 def test_absent_device(name: str) -> None:
     with pytest.raises(ModelError, match=f"device {name}"):

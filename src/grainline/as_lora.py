@@ -12,7 +12,9 @@ information is made: a change of full rank (Bone, an orthogonal map) is often se
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,10 +111,8 @@ def change(layer: Any, name: str) -> Tensor:
         )
     merged = copy.deepcopy(layer).double()  # a small change is lost in the rounding of a float32 sum
     before = copy.deepcopy(merged.get_base_layer())
-    try:
+    with merging():
         merged.merge()
-    except (NotImplementedError, ValueError) as error:
-        raise ModelError(f"PEFT cannot merge this adapter: {error}.", where="export") from error
     after = merged.get_base_layer()
     if before.bias is not None and not torch.equal(before.bias, after.bias):
         raise ModelError(
@@ -128,7 +128,7 @@ def check_mergeable(model: Any) -> None:
     """See that the adapter of ``model`` changes layers, so that weights can stand for it.
 
     Raises:
-        ModelError: it adds to what the model reads.
+        ModelError: it adds to what the model reads, or the base is quantised.
     """
     if not hasattr(model.base_model, "merge_adapter"):
         kind = str(getattr(model.active_peft_config.peft_type, "value", model.active_peft_config.peft_type))
@@ -137,6 +137,23 @@ def check_mergeable(model: Any) -> None:
             where="merge",
             instead="Ship the adapter itself.",
         )
+    if getattr(model.get_base_model(), "is_quantized", False):
+        raise ModelError(
+            "the base is quantised: merging would round the change away.",
+            where="merge",
+            instead="Load the base unquantised, attach the saved adapter, and merge that.",
+        )
+
+
+@contextlib.contextmanager
+def merging() -> Iterator[None]:
+    """PEFT's refusals to merge, as errors of ours."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(f"PEFT cannot merge it: {str(error) or type(error).__name__}.", where="merge") from error
 
 
 class _Part(NamedTuple):

@@ -172,6 +172,8 @@ class Endpoint:
                 return Reply(*(kept[name] for name in Reply._fields))
             reply = self._patiently(body)
             self.ledger.add(key, {"model": self.model, **reply._asdict()})
+        with self._lock:
+            self._under_way.pop(key, None)
         return reply
 
     def in_order(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:

@@ -86,24 +86,17 @@ def merged(model: Any, dtype: torch.dtype | None = None) -> Any:
     ``dtype`` defaults to the base's own. ``model`` itself is left alone.
 
     Raises:
-        ModelError: the base is quantised (the sum would be rounded to a few bits), or is no PeftModel.
+        ModelError: no weights stand for it, the base is quantised (the sum would be rounded to a few bits), or it is no
+            PeftModel.
     """
     import torch
 
     if not _is_peft(model):
         raise ModelError("there is no adapter to merge.", where="merge", instead="The model is whole as it is.")
-    if getattr(model, "is_quantized", False) or getattr(model.get_base_model(), "is_quantized", False):
-        raise ModelError(
-            "the base is quantised: merging would round the change away.",
-            where="merge",
-            instead="Load the base unquantised, attach the saved adapter, and merge that.",
-        )
     as_lora.check_mergeable(model)
     target = dtype or next(tensor for _, tensor in models.base_parameters(model)).dtype
-    try:
+    with as_lora.merging():
         return copy.deepcopy(model).to(torch.float32).merge_and_unload(safe_merge=True).to(target)
-    except (NotImplementedError, ValueError) as error:
-        raise ModelError(f"PEFT cannot merge this adapter: {error}.", where="merge") from error
 
 
 def write_merged(

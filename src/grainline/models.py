@@ -102,7 +102,9 @@ def load(
     if choice.load_in_4bit:
         options |= {"quantization_config": _four_bits(choice, dtype), "device_map": {"": where}}
     model = pretrained.model(place.path, options, name=choice.name, gguf=place.gguf, kind=kind)
-    if not choice.load_in_4bit:
+    if choice.load_in_4bit:
+        _never_repack(model)
+    else:
         model = model.to(where)
     if choice.gradient_checkpointing:
         checkpoint_layers(model)
@@ -373,3 +375,12 @@ def _four_bits(choice: Choice, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def _never_repack(model: Any) -> None:
+    # On a CPU with AVX512-BF16 the first reading without gradients, a reference's, would repack each weight in place,
+    # for inference: from then on gradients stop at it, in silence, and it cannot be dequantised.
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -23,6 +23,7 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "sentencex",
+    "rensa",
 )
 
 

@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 import _build
 from grainline import contract, rooms
 from grainline.adapters._seam import attach, tagged
-from grainline.adapters.peft import _REFUSED, _TOKEN_WISE, PEFT
+from grainline.adapters.peft import _REFUSED, _TOKEN_WISE, _WHOLE_WEIGHTS, PEFT
 from grainline.data.collate import collate
 from grainline.errors import ModelError, SpecError
 from grainline.forward import Scorer
@@ -42,6 +42,17 @@ def test_every_type_keeps_its_promises(kind: str, tiny_llama: Any) -> None:
     for promise in ("only tagged tensors train", "off is the base", "merged is the adapted", "saved and loaded"):
         finding = contract.tried(promise, subject)
         assert finding.verdict != "broken", finding
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+def test_every_type_keeps_its_promises_in_four_bits(kind: str, four_bit_llama: Any) -> None:
+    if kind == "ADAMSS":
+        pytest.importorskip("sklearn", reason="PEFT's AdaMSS needs scikit-learn")
+    subject = contract.Subject(spec(kind), four_bit_llama, IDS)
+    for promise in ("it changes the model", "only tagged tensors train", "off is the base", "saved and loaded"):
+        finding = contract.tried(promise, subject)
+        assert finding.verdict != "broken", finding
+        assert kind not in _WHOLE_WEIGHTS or "needs weights that are not quantised" in finding.said
 
 
 @pytest.mark.parametrize("kind", sorted(_TOKEN_WISE))

@@ -103,6 +103,15 @@ def test_what_was_found_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(list(tmp_path.glob("spectral/*"))) == 4
 
 
+def test_singular_values_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    large = torch.randn(256, 300)
+    first = singular_values(large)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda *_: pytest.fail("found again"))
+    assert torch.equal(singular_values(large), first)
+
+
 # ------------------------------------------------------------------------------------------- the adapter itself
 
 

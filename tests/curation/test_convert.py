@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import datasets
 import pytest
+import transformers
 import trl
 
 from _steps import made
 from grainline.data import load
 from grainline.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    from _toy import Toy
 
 USER, YES, NO = (
     {"role": role, "content": text} for role, text in (("user", "Why?"), ("assistant", "Yes."), ("assistant", "No."))
@@ -119,3 +126,53 @@ def test_option_columns() -> None:
     row = PLAIN | {"source": "s", "margin": 2, "chosen_spans": [{"start": 0, "end": 1}], "curation": [{"step": "x"}]}
     assert made("convert:columns=trl", [row]) == [[PLAIN | {"margin": 2}]]
     assert converted(row)[0]["source"] == "s"
+    steps = {"id": "a", "prompt": "p", "completions": ["One.", "Two."], "labels": [True, False]}
+    assert [row.keys() for row in converted(steps, "columns=trl")] == [{"id", "prompt", "completion", "label"}]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kind", ["same", "labelled", "completion", "messages"])
+def test_real_rows_are_read_back_equal(kind: str, shared_data: Path, tmp_path: Path) -> None:
+    """Pairs of several turns, out in TRL's columns and in again: the same conversations and verdicts."""
+    rows = hh(shared_data)
+    before = records(tmp_path, rows)
+    after = records(tmp_path, [one for row in rows for one in converted(row, f"kind={kind},columns=trl")])
+
+    def said(found: list[Any]) -> list[Any]:
+        sides = [(r.prompt, a.text, n == 0 if r.is_pair else r.label) for r in found for n, a in enumerate(r.answers)]
+        return [one for one in sides if one[2] or kind in ("same", "labelled")]
+
+    assert said(after) == said(before)
+    assert [record.is_pair for record in after] == [kind == "same"] * len(after)
+
+
+@pytest.mark.real
+def test_trls_trainers_take_real_rows(shared_data: Path, toy: Toy, tmp_path: Path) -> None:
+    """DPO, KTO, SFT and the reward trainer prepare them: columns checked, each row tokenised. The prompt is theirs."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(toy.model)
+    rows = hh(shared_data)[:8]
+    explicit, implicit = "columns=trl", "prompt=implicit,columns=trl"
+    tried = [
+        (trl.DPOTrainer, trl.DPOConfig, explicit, {}),
+        (trl.DPOTrainer, trl.DPOConfig, implicit, {}),
+        (trl.RewardTrainer, trl.RewardConfig, implicit, {}),
+        (trl.KTOTrainer, trl.KTOConfig, "kind=labelled,columns=trl", {"per_device_train_batch_size": 2}),
+        (trl.SFTTrainer, trl.SFTConfig, "kind=completion,columns=trl", {}),
+        (trl.SFTTrainer, trl.SFTConfig, "kind=messages,columns=trl", {}),
+    ]
+    for trainer, config, options, more in tried:
+        given = datasets.Dataset.from_list([one for row in rows for one in converted(row, options)])
+        classifies = trainer is trl.RewardTrainer
+        auto = transformers.AutoModelForSequenceClassification if classifies else transformers.AutoModelForCausalLM
+        model = auto.from_pretrained(toy.model, **({"num_labels": 1} if classifies else {}))
+        how = config(output_dir=str(tmp_path), report_to=[], use_cpu=True, bf16=False, max_length=2048, **more)
+        made = trainer(model=model, args=how, train_dataset=given, processing_class=tokenizer)
+        assert len(made.train_dataset) == len(given)
+        if trainer is trl.DPOTrainer:
+            asked = tokenizer.apply_chat_template(rows[0]["prompt"], add_generation_prompt=True, return_dict=False)
+            assert made.train_dataset[0]["prompt_ids"] == asked
+
+
+def hh(shared_data: Path) -> list[dict[str, Any]]:
+    with gzip.open(shared_data / "hh_harmless" / "test.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in itertools.islice(lines, 60)]

@@ -48,6 +48,18 @@ def test_cuts(text: str, wanted: list[str]) -> None:
     assert cut(text) == wanted
 
 
+def test_as_2d_dpo_cuts() -> None:
+    """What a reimplementation of its rules made of four texts; white space and where it stands aside."""
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "curation.json").read_text(encoding="utf-8"))
+    cases = golden["two_d_dpo_segmentation"]["cases"]
+    theirs = [[piece.strip() for piece in case["segments"] if piece.strip()] for case in cases]
+    ours = [[piece.strip() for piece in cut(case["text"])] for case in cases]
+    # sentencex keeps the sentences of one numbered line together; theirs cuts them.
+    assert (theirs[1][2:], ours[1][2:]) == (["2. Then that.", "Done."], ["2. Then that. Done."])
+    assert ours[0:1] + ours[2:] == theirs[0:1] + theirs[2:]
+    assert ours[1][:2] == theirs[1][:2]
+
+
 def test_other_languages() -> None:
     assert cut("空気を下へ。本当だ。", "ja") == ["空気を下へ。", "本当だ。"]
     assert cut("Das ist z. B. gut. Oder?", "de") == ["Das ist z. B. gut. ", "Oder?"]

@@ -47,6 +47,13 @@ def test_a_sketch_depends_on_its_text_alone() -> None:
     assert all((sketch.sketches([text])[0] == row).all() for text, row in zip(texts, together, strict=True))
 
 
+def test_one_word_is_not_like_another() -> None:
+    """Their few hashes hang together: a byte that ignores some bits would take one pair in 256 for the same."""
+    said = sketch.sketches([[word] for word in VOCABULARY])
+    agreed = [(said[n + 1 :] == said[n]).sum(1).max() for n in range(len(said) - 1)]
+    assert max(agreed) < sketch.ALIKE
+
+
 def test_near_rows_are_found_and_far_ones_not() -> None:
     seed = random.Random(1)
     asked = [seed.choices(VOCABULARY, k=60) for _ in range(500)]

@@ -112,6 +112,20 @@ def check_modules(model: nn.Module, modules: Iterable[str]) -> None:
             raise _missing(f"no module {module!r}.", "modules_to_save", module, suffixes)
 
 
+def check_unquantised(model: nn.Module, what: str) -> None:
+    """See that ``model`` holds whole weights, which ``what`` needs.
+
+    Raises:
+        ModelError: they are quantised.
+    """
+    if getattr(unwrapped(model), "is_quantized", False):
+        raise ModelError(
+            f"{what} needs weights that are not quantised.",
+            where="adapter",
+            instead="Leave load_in_4bit off, or choose another.",
+        )
+
+
 def weight_modules(model: nn.Module) -> list[str]:
     """Names of the modules that hold a matrix (linear, convolution, embedding), without PEFT's wrapping."""
     names: list[str] = []

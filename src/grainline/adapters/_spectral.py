@@ -10,8 +10,7 @@ nobody decomposes at loading.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -34,14 +33,18 @@ class SpectralFactors(NamedTuple):
 
 
 def singular_values(weight_OI: Tensor) -> Tensor:
-    """All singular values, falling, in float64.
+    """All singular values, falling, in float64; kept on disk like :func:`factors`.
 
     From the smaller Gram matrix: several times faster than a decomposition. Squaring costs precision only in values
     below 1e-7 of the largest.
     """
-    weight = weight_OI.detach().to(torch.float64)
-    gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
-    return torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()
+
+    def found() -> dict[str, Tensor]:
+        weight = weight_OI.detach().to(torch.float64)
+        gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+        return {"S": torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()}
+
+    return _kept(weight_OI.detach(), "values", found)["S"]
 
 
 def factors(weight_OI: Tensor, rank: int | None = None, *, randomised: bool = False) -> SpectralFactors:
@@ -55,34 +58,33 @@ def factors(weight_OI: Tensor, rank: int | None = None, *, randomised: bool = Fa
     weight = weight if weight.dtype == torch.float64 else weight.to(torch.float32)
     least = min(weight.shape)
     rank = least if rank is None else min(rank, least)
-    if weight.numel() < _LARGE or 2 * rank * sum(weight.shape) > weight.numel():
-        return _decomposed(weight, rank, randomised)
-    file = cache_dir() / "spectral" / f"{_address(weight, rank, randomised)}.safetensors"
-    if (kept := _read(file)) is not None:
-        return SpectralFactors(*(part.to(weight) for part in kept))
-    found = _decomposed(weight, rank, randomised)
-    with atomic.file(file) as temporary:
-        save_file({letter: part.cpu() for letter, part in zip("USV", found, strict=True)}, temporary)
-    return found
+
+    def found() -> dict[str, Tensor]:
+        return dict(zip("USV", _decomposed(weight, rank, randomised), strict=True))
+
+    small = 2 * rank * sum(weight.shape) <= weight.numel()
+    parts = _kept(weight, f"{rank} {randomised}", found) if small else found()
+    return SpectralFactors(*(parts[letter] for letter in "USV"))
 
 
 _LARGE = 2**16
-"""Elements of a matrix whose factors are worth a file."""
+"""Elements of a matrix of which it is worth a file what was found."""
 
 
-def _address(weight: Tensor, rank: int, randomised: bool) -> str:
-    digest = hashlib.sha256(f"{tuple(weight.shape)} {weight.dtype} {rank} {randomised}".encode())
+def _kept(weight: Tensor, what: str, found: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """``what`` was ``found`` of a weight: read from disk, where it is or is put then."""
+    if weight.numel() < _LARGE:
+        return found()
+    digest = hashlib.sha256(f"{tuple(weight.shape)} {weight.dtype} {what}".encode())
     digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _read(file: Path) -> tuple[Tensor, ...] | None:
-    """What is kept; None where there is nothing that can be read, which is then made anew."""
+    file = cache_dir() / "spectral" / f"{digest.hexdigest()}.safetensors"
     try:
-        found = load_file(file)
-        return tuple(found[letter] for letter in "USV")
-    except (OSError, KeyError, SafetensorError):
-        return None
+        return {letter: part.to(weight.device) for letter, part in load_file(file).items()}
+    except (OSError, SafetensorError):  # nothing there, or nothing that can be read
+        made = found()
+    with atomic.file(file) as temporary:
+        save_file({letter: part.cpu() for letter, part in made.items()}, temporary)
+    return made
 
 
 def _decomposed(weight: Tensor, rank: int, randomised: bool) -> SpectralFactors:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from grainline.adapters._parts import check_modules, check_patterns, find_targets, task_type
+from grainline.adapters._parts import check_modules, check_patterns, check_unquantised, find_targets, task_type
 from grainline.types import spec
 
 if TYPE_CHECKING:
@@ -118,10 +118,13 @@ class LoRA:
         """PEFT's configuration for ``model``.
 
         Raises:
-            ModelError: a target, layer, pattern or module to save that the model does not have.
+            ModelError: a target, layer, pattern or module to save that the model does not have, or a start that 4 bits
+                would round.
         """
         import peft
 
+        if self._residual_base or self.init == "orthogonal":  # PEFT would round the start, or the base without it
+            check_unquantised(model, f"init={self.init}")
         check_patterns(model, (*self.rank_pattern, *self.alpha_pattern))
         check_modules(model, self.modules_to_save)
         return peft.LoraConfig(

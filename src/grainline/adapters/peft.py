@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from grainline.adapters._parts import check_modules, check_patterns, find_targets, task_type
+from grainline.adapters._parts import check_modules, check_patterns, check_unquantised, find_targets, task_type
 from grainline.errors import ModelError, nearest
 from grainline.types import spec
 
@@ -29,6 +29,10 @@ _TOKEN_WISE = frozenset({
 })  # fmt: skip
 _RANDOM = frozenset({"PVERA"})
 """Draws anew for each position, in training."""
+_WHOLE_WEIGHTS = frozenset({
+    "ADAMSS", "DEFT", "DELORA", "FROD", "HRA", "LOHA", "LOKR", "PEANUT", "SUPERTUNING", "TINYLORA", "UNILORA",
+})  # fmt: skip
+"""PEFT reads or measures a weight as it is stored: in 4 bits that fails or, with UniLoRA, changes nothing."""
 _OWN_TARGETS = frozenset({"BEFT", "IA3", "LN_TUNING", "TRAINABLE_TOKENS"})
 """What they change is not every linear layer; PEFT knows it by the architecture."""
 _REFUSED = {
@@ -158,13 +162,17 @@ class PEFT:
         """PEFT's configuration for ``model``.
 
         Raises:
-            ModelError: a target, layer or module that the model does not have, or an option that PEFT refuses.
+            ModelError: a target, layer or module that the model does not have, an option that PEFT refuses, or weights
+                in 4 bits that PEFT cannot read for this type.
         """
+        if self.type in _WHOLE_WEIGHTS:
+            check_unquantised(model, f"PEFT's {self.type}")
         check_modules(model, self.options.get("modules_to_save") or ())
         patterns = {name for key, said in self.options.items() if key.endswith("_pattern") for name in said}
         check_patterns(model, patterns)
+        targets = self._targets(model)
         try:
-            return self._made(self._targets(model), task_type(model))
+            return self._made(targets, task_type(model))
         except ValueError as error:
             raise ModelError(f"{error}.", where=f"adapter: peft:type={self.type}") from None
 

@@ -57,8 +57,8 @@ class Spectral:
     values: bool = False
     """Train a change of the singular values too: added (additive) or multiplied (rotational)."""
     randomised: bool = False
-    """Find the leading singular vectors by power iterations instead of a full decomposition: many times faster for
-    small ranks, exact up to the gaps of the spectrum."""
+    """Find the leading columns by power iterations instead of a full decomposition: many times faster for small ranks.
+    They hold as much of the weight within a per cent; where the spectrum falls slowly they are not the same columns."""
     targets: str | tuple[str, ...] = "all-linear"
     """Which modules change: all-linear (without the output head), a list of names, or one regular expression that
     matches whole dotted names."""

@@ -83,10 +83,13 @@ class Convert:
         asked, said = self._texts(read, [answer])
         if self.kind == "messages":
             return {"messages": asked + said}
-        found = {"prompt": asked, "completion": said}
-        steps = {"completion_spans": [_span(*span) for span in answer.spans]} if row.get("labels") is not None else {}
-        further = {"label": label} if self.kind == "labelled" or row.get("label") is not None or steps else {}
-        return found | further | steps
+        found: dict[str, Any] = {"prompt": asked, "completion": said}
+        steps = row.get("labels") is not None
+        if self.kind == "labelled" or row.get("label") is not None or steps:
+            found |= {"label": label}
+        if steps and self.columns == "all":
+            found |= {"completion_spans": [_span(*span) for span in answer.spans]}
+        return found
 
     def _texts(self, read: Record, answers: Iterable[Answer]) -> tuple[Any, ...]:
         """The prompt and the answers, all in one style."""

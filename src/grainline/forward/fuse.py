@@ -1,9 +1,9 @@
 """Puts the larger operations of :mod:`~grainline.forward.kernels` into a model, where they are proved to fit.
 
 What is looked for is a shape, never an architecture: a low-rank layer of PEFT, a module called ...RMSNorm, a gated MLP,
-a rotary function of the usual signature, a last layer with an MLP. Each kind of place is tried against the model's own
-code, values and derivatives, and is left alone where they differ. Nothing else about the model changes: no weight is
-moved, no class exchanged, and the new operations are there only while a scorer reads.
+a rotary function of the usual signature. Each kind of place is tried on random numbers against the module's own code,
+values and derivatives, and is left alone where they differ. Nothing else about the model changes: no weight moves, no
+class is exchanged, and the new operations are there only while a scorer reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from grainline.forward import kernels
-from grainline.forward.last import only_at
-from grainline.forward.states import decoder_layers
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 """How far apart (relative, L2) two ways of computing one thing may be."""
@@ -38,18 +36,16 @@ class Place(NamedTuple):
 class Fused:
     """What goes where. Outside :meth:`reading` the model, and everybody else's, is as it was."""
 
-    def __init__(self, places: Sequence[Place], last: nn.Module | None, why: str) -> None:
-        self.places, self.last, self.why = places, last, why
+    def __init__(self, places: Sequence[Place], why: str) -> None:
+        self.places, self.why = places, why
 
     @contextmanager
-    def reading(self, source: Tensor | None) -> Iterator[None]:
-        """The new operations; the last MLP (unless None) at the positions in ``source`` only."""
+    def reading(self) -> Iterator[None]:
         old = [place.owner.__dict__.get(place.name) for place in self.places]
         for place in self.places:
             setattr(place.owner, place.name, place.new)
         try:
-            with nullcontext() if self.last is None or source is None else only_at(self.last, source):
-                yield
+            yield
         finally:
             for place, was in zip(self.places, old, strict=True):
                 if was is None:
@@ -58,21 +54,20 @@ class Fused:
                     setattr(place.owner, place.name, was)
 
 
-def fuse(causal: Any, read: Callable[[], Tensor]) -> Fused:
-    """Fuse what can be fused in ``causal``. A module whose forward somebody else has exchanged is left alone.
+def fuse(model: nn.Module, rows: Callable[[], Any]) -> Fused:
+    """Fuse what can be fused in ``model``. A module whose forward somebody else has exchanged is left alone.
 
     Args:
-        read: runs the body on two equal rows of two tokens: (2, 2, H) final states.
+        rows: runs the model on a few tokens, so that layers which read the same tensor can be seen.
     """
     found = {
-        "adapted layers": list(_adapted(causal, read)),
-        "norms": list(_norms(causal)),
-        "gated units": list(_gates(causal)),
-        "rotary embeddings": list(_rotary(causal)),
+        "adapted layers": list(_adapted(model, rows)),
+        "norms": list(_norms(model)),
+        "gated units": list(_gates(model)),
+        "rotary embeddings": list(_rotary(model)),
     }
-    last = _last(getattr(causal, causal.base_model_prefix), read)
-    said = [f"{len(places)} {kind}" for kind, places in found.items() if places] + ["last MLP at answers"] * bool(last)
-    return Fused([place for places in found.values() for place in places], last, ", ".join(said) or "nothing")
+    said = ", ".join(f"{len(places)} {kind}" for kind, places in found.items() if places)
+    return Fused([place for places in found.values() for place in places], said or "nothing")
 
 
 # ------------------------------------------------------------------------------------------------- adapted layers
@@ -99,10 +94,10 @@ class Siblings:
         return output
 
 
-def _adapted(model: nn.Module, read: Callable[[], Any]) -> Iterator[Place]:
+def _adapted(model: nn.Module, rows: Callable[[], Any]) -> Iterator[Place]:
     layers = [module for module in _own(model) if _is_low_rank(module)]
     proved: dict[Any, bool] = {}
-    for group in _reading_the_same(layers, read):
+    for group in _reading_the_same(layers, rows):
         kind = tuple((one.base_layer.weight.shape, one.base_layer.bias is None) for one in group)
         if kind not in proved:
             alone = [(one, functools.partial(_collected, Siblings([one]))) for one in group]
@@ -149,7 +144,7 @@ def _own(model: nn.Module) -> Iterator[nn.Module]:
     return (module for module in model.modules() if "forward" not in module.__dict__)
 
 
-def _reading_the_same(layers: Sequence[nn.Module], read: Callable[[], Any]) -> list[list[Any]]:
+def _reading_the_same(layers: Sequence[nn.Module], rows: Callable[[], Any]) -> list[list[Any]]:
     """``layers`` in groups that were called one after another with the very same tensor; uncalled ones alone."""
     if not layers:
         return []
@@ -166,7 +161,7 @@ def _reading_the_same(layers: Sequence[nn.Module], read: Callable[[], Any]) -> l
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         with torch.no_grad():
-            read()
+            rows()
     finally:
         for hook in hooks:
             hook.remove()
@@ -231,29 +226,6 @@ def _rotary(model: nn.Module) -> Iterator[Place]:
         usual = own is not None and list(inspect.signature(own).parameters) == ["q", "k", "cos", "sin", "unsqueeze_dim"]
         if usual and _same_rotation(own):
             yield Place(sys.modules[home], "apply_rotary_pos_emb", kernels.rotate)
-
-
-# -------------------------------------------------------------------------------------------------------- the last MLP
-
-
-def _last(body: nn.Module, read: Callable[[], Tensor]) -> nn.Module | None:
-    """The MLP of the last layer, if of two equal rows the one where it answers the last token only ends as the other.
-
-    So the MLP of a token is heard at that token alone, and its layer comes last; derivatives are autograd's own.
-    """
-    layers = decoder_layers(body)
-    found = getattr(layers[-1], "mlp", None) if layers else None
-    if not isinstance(found, nn.Module):
-        return None
-    device = next(body.parameters()).device
-    if device.type == "meta":
-        return found
-    try:
-        with torch.no_grad(), only_at(found, torch.tensor([1, 2, 3], device=device)):
-            part, whole = read()[:, -1]
-    except (RuntimeError, TypeError, ValueError, AttributeError):  # it is called with more, or answers more
-        return None
-    return found if _close([part], [whole], whole.dtype) else None
 
 
 # --------------------------------------------------------------------------------------------------------- the proof

@@ -58,12 +58,11 @@ class Scorer(nn.Module):
         """Read with larger operations where they are proved to fit, as the model now is; says what was found."""
         device = next(self.parameters()).device
 
-        def read() -> Tensor:
-            with self.plain():
-                body = getattr(self.causal, self.causal.base_model_prefix)
-                return body(torch.zeros(2, 2, dtype=torch.long, device=device)).last_hidden_state
+        def rows() -> None:
+            with self.plain() as model:
+                model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device))
 
-        self.fused = fuse(self.causal, read)
+        self.fused = fuse(self.model, rows)
         return self.fused.why
 
     def glance(self) -> Tensor:
@@ -103,7 +102,7 @@ class Scorer(nn.Module):
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
-        with Watch(body, keep, batch.source) as watch, self._operations(batch, keep):
+        with Watch(body, keep, batch.source) as watch, self._operations(keep):
             found = self._read(body, batch, layers="layers" in keep)
         hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
         against_MH = once(batch, against.hidden[:, :, -1]) if kl and against and against.hidden is not None else None
@@ -128,7 +127,7 @@ class Scorer(nn.Module):
         No head is read, and no layer above the highest that is asked for.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
-        with self._operations(batch):
+        with self._operations(()):
             found = Tap(body, layers).read(lambda: self._read(body, batch, layers=False))
         return torch.stack([found[layer].flatten(0, 1)[batch.source] for layer in layers], 1)
 
@@ -150,12 +149,10 @@ class Scorer(nn.Module):
                 said_M["concentration"] = answer_logprobs_and_concentration(self.causal, hidden_MH, target_M)[1]
         return said_M
 
-    def _operations(self, batch: Batch, keep: Collection[str] = ()) -> AbstractContextManager[None]:
+    def _operations(self, keep: Collection[str]) -> AbstractContextManager[None]:
         """Larger operations, unless inner activations are looked at, or layers run again in backward, out of reach."""
-        if self.fused is None or "activations" in keep or _checkpointed(self.causal):
-            return nullcontext()
-        # PEFT's learnt prompt moves all positions.
-        return self.fused.reading(None if _learns_a_prompt(self.model) else batch.source)
+        plain = self.fused is None or "activations" in keep or _checkpointed(self.causal)
+        return nullcontext() if plain or self.fused is None else self.fused.reading()
 
     def _read(self, body: Any, batch: Batch, *, layers: bool) -> Any:
         """What the body makes of the tokens; the states after each layer too, where ``layers`` are asked for."""

@@ -44,11 +44,6 @@ def parts(needs: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found - {"hidden"} if "layers" in found else found))
 
 
-def decoder_layers(body: nn.Module) -> nn.ModuleList | None:
-    """The layers of a model's body, in order; None where they are not laid out in a way that is known here."""
-    return next((child for child in body.children() if isinstance(child, nn.ModuleList) and len(child)), None)
-
-
 class Watch:
     """Sees the activations of a model's body while it runs, if ``keep`` asks for them."""
 
@@ -105,7 +100,7 @@ class Tap:
     """
 
     def __init__(self, body: nn.Module, layers: Collection[int]) -> None:
-        found = decoder_layers(body)
+        found = next((child for child in body.children() if isinstance(child, nn.ModuleList) and len(child)), None)
         if found is None:
             raise ModelError("its layers are not found.", where=type(body).__name__)
         self.depth, self.wanted = len(found), sorted(set(layers))
@@ -164,7 +159,7 @@ def _places(body: nn.Module) -> Iterable[tuple[str, nn.Module, bool]]:
     Raises:
         ModelError: the layers are not laid out in a way that is known here.
     """
-    layers = decoder_layers(body)
+    layers = next((child for child in body.children() if isinstance(child, nn.ModuleList) and len(child)), None)
     if layers is None:
         raise ModelError("its layers are not found.", where=type(body).__name__, instead="Choose another objective.")
     for child in body.children():

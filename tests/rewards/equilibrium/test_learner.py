@@ -145,7 +145,7 @@ def test_digits() -> None:
 @pytest.mark.slow
 def test_homeostasis_recovers_what_asymmetry_costs() -> None:
     """Digits as an independent implementation learnt them (64-32-32-10, Adam 2e-3, 15 epochs in batches of 50, feedback
-    at 90 degrees, 1,400 images learnt and 397 not; seeds 0 and 1). It saw, as accuracy and last angle: backpropagation
+    at 90 degrees, 1,400 images learnt and 397 not). It saw of two seeds, as accuracy and last angle: backpropagation
     .927 and .831 (62 to 65 degrees), exact response .748 and .698 (63 to 64), the same with homeostasis .904 and .829
     (7 to 9), N = 2 at |beta| = 0.5 with homeostasis .917 and .851 (6). Bands hold its numbers and leave room for luck.
     """
@@ -157,7 +157,7 @@ def test_homeostasis_recovers_what_asymmetry_costs() -> None:
     def learnt(rule: Any, homeostasis: float) -> tuple[float, list[float]]:
         """Mean accuracy, and the last angles."""
         right, angles = [], []
-        for seed in (0, 1):
+        for seed in range(3):
             teaching = ep.Teaching(points=2, radius=0.5)
             settings = ep.Settings(
                 layers=(32, 32, 10), epochs=15, input_gain=1.0, rule=rule, homeostasis=homeostasis, teaching=teaching
@@ -166,17 +166,17 @@ def test_homeostasis_recovers_what_asymmetry_costs() -> None:
             outputs = ep.predict(weights, x[1400:], settings.dynamics)
             right.append(float((outputs.nan_to_num(-math.inf).argmax(1) == y[1400:]).double().mean()))
             angles.append(ep.angle(weights))
-        return sum(right) / 2, angles
+        return sum(right) / 3, angles
 
     true, turned = learnt("adjoint", 0.0)
-    assert 0.80 < true < 0.95
+    assert 0.75 < true < 0.95
     assert min(turned) > 50
     alone, turned = learnt("exact", 0.0)
-    assert 0.65 < alone < 0.88
+    assert 0.60 < alone < 0.90
     assert min(turned) > 50
     for rule in ("exact", "points"):
         recovered, turned = learnt(rule, 1.0)
-        assert 0.83 < recovered < 0.95
+        assert 0.82 < recovered < 0.95
         assert recovered > alone + 0.02
         assert max(turned) < 15
 
@@ -188,6 +188,17 @@ def test_the_epoch_of_the_lowest_held_out_loss_is_kept() -> None:
     losses = [epoch.held for epoch in found.epochs]
     assert [epoch.held for epoch in seen] == losses
     assert loss(found.weights, held) == pytest.approx(min(losses))
+
+
+def test_learning_ends_where_the_held_out_loss_has_long_been_higher() -> None:
+    """Targets of pure luck: what is learnt of them is no use for others."""
+    held = regression(50, seed=1)
+    taught = regression(50)._replace(target=torch.randn(50, 1, generator=luck(), dtype=torch.float64))
+    found = ep.fit(taught, changed(epochs=25, lr=0.05, patience=3), seed=0, held=held)
+    losses = [epoch.held for epoch in found.epochs]
+    assert 4 <= len(losses) < 25
+    assert losses.index(min(losses)) == len(losses) - 4
+    assert len(ep.fit(taught, changed(epochs=5, lr=0.05, patience=1), seed=0).epochs) == 5
 
 
 def test_held_out_rows_that_never_rest_are_loud() -> None:

@@ -52,7 +52,9 @@ class Settings:
     input_gain: float = Field(default=0.5, gt=0)
     """The same for input weights; features are thought of as standardised."""
     epochs: int = Field(default=40, ge=1)
-    """Passes over the examples."""
+    """Passes over the examples, at most."""
+    patience: int = Field(default=5, ge=1)
+    """Epochs without a lower held-out loss after which learning ends; without a held-out lesson it never does."""
     batch: int = Field(default=50, ge=1)
     """Examples a step."""
     lr: float = Field(default=2e-3, gt=0)
@@ -99,8 +101,8 @@ def fit(
     wiring, weights = start(lesson.features.shape[1], lesson.target.shape[1], settings, seed=seed)
     luck, optimizer = torch.Generator().manual_seed(seed), _adam(weights, settings)
     epochs: list[Epoch] = []
-    best = None
-    for _ in range(settings.epochs):
+    best, since = None, 0
+    while len(epochs) < settings.epochs and since < settings.patience:
         moving = sum(
             _step(optimizer, weights, wiring, lesson.take(which), settings, luck)
             for which in torch.randperm(len(lesson.target), generator=luck).split(settings.batch)
@@ -114,8 +116,9 @@ def fit(
             )
         epochs.append(now)
         watch(now)
+        since += 1
         if best is None or not now.held >= best.held:  # nan, no held-out lesson: the last one is the best
-            best = now
+            best, since = now, 0
     assert best is not None
     if best.held == math.inf:  # none is better than another
         raise NotSettled(
