@@ -118,7 +118,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
     "forward": CURRENCY,
-    "generation": frozenset(),
+    "generation": frozenset({"errors"}),
     "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
     "shelf": CURRENCY | {"atomic"},
     "features": CURRENCY | {"data", "forward", "models", "shelf", "progress"},

@@ -110,34 +110,13 @@ def asked(tokenizer: Any, turns: Turns, *, window: int, manner: Manner, place: P
     Raises:
         RunError: there is no room. ModelError, DataError: the template refuses these turns.
     """
-    space = room(window, manner)
+    space = generation.room(window, manner)
     fields.whole(turns[-1]["content"], where="the question")
     prompt = turns if tokenizer.chat_template else turns[-1]["content"]
     encoder = Encoder(tokenizer, max_length=space)
     example = encoder(Record("chat", prompt, (Answer("Yes."),), label=True, where="the conversation"))
     prompt_ids = place(example.prompt) if place else example.prompt
     return Asked(prompt_ids, (example.answers[0].ids[-1],), bool(encoder.counts["truncated_prompts"]))
-
-
-def room(window: int, manner: Manner) -> int:
-    """Tokens that a prompt may have, so that an answer still fits the model's window.
-
-    Raises:
-        RunError: hardly any.
-    """
-    space = window - manner.max_new_tokens
-    if space < 2:
-        raise RunError(
-            f"{manner.max_new_tokens} new tokens leave no room for a question: the model's window is {window}.",
-            where="max_new_tokens",
-            instead=f"Choose at most {window // 2}.",
-        )
-    return space
-
-
-def window(model: Any) -> int:
-    """Tokens that the model can look back on."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20)
 
 
 def speak(voice: Voice, tokenizer: Any, question: Asked, manner: Manner) -> Generator[str, None, None]:

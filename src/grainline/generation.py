@@ -15,6 +15,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from grainline.errors import RunError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -90,6 +92,27 @@ def options(prompts: Sequence[Sequence[int]], numbers: range, manner: Manner, st
         return {"generation_config": config}
     luck = [_luck(manner, prompt, number) for prompt in prompts for number in numbers]
     return {"generation_config": config, "logits_processor": LogitsProcessorList([_Draw(luck, manner)])}
+
+
+def room(window: int, manner: Manner) -> int:
+    """Tokens that a prompt may have, so that an answer still fits the model's window.
+
+    Raises:
+        RunError: hardly any.
+    """
+    space = window - manner.max_new_tokens
+    if space < 2:
+        raise RunError(
+            f"{manner.max_new_tokens} new tokens leave no room for a question: the model's window is {window}.",
+            where="max_new_tokens",
+            instead=f"Choose at most {window // 2}.",
+        )
+    return space
+
+
+def window(model: Any) -> int:
+    """Tokens that the model can look back on."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20)
 
 
 def end_tokens(model: Any, more: Sequence[int] = ()) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from grainline import cli, conversation
+from grainline import cli, conversation, generation
 from grainline.cli import chat
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(conversation, "load", load)
     monkeypatch.setattr(conversation, "asked", asked)
-    monkeypatch.setattr(conversation, "window", lambda model: 99)
+    monkeypatch.setattr(generation, "window", lambda model: 99)
     monkeypatch.setattr(conversation, "speak", speak)
     return heard
 

@@ -105,6 +105,22 @@ def test_which_of_two(other: float, verdict: str, part: str, make: Make) -> None
     assert part in found.sentence
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_runs_that_were_only_measured_later_compare(same: bool, make: Make) -> None:
+    """Nobody looked while they trained; afterwards both were measured, on the same rows or on others."""
+    found = []
+    for name, accuracy in (("a", 0.9), ("b", 0.6)):
+        run = make(name, metrics_jsonl=lines(map(step, range(1, 31))), results_json='{"step": 30}')
+        metrics = {"rewards/accuracies": accuracy}
+        metrics |= {"rewards/accuracies_low": accuracy - 0.05, "rewards/accuracies_high": accuracy + 0.05}
+        data = {"digest": "same" if same else name, "rows": 24}
+        _evaluations.write(run, facts_json=json.dumps(_evaluations.facts() | {"metrics": metrics, "data": data}))
+        found.append(run)
+    said = headline.several(read.runs(found))
+    assert said.verdict == ("better" if same else "unclear")
+    assert ("a has the highest held-out accuracy, 0.90" if same else "different held-out rows") in said.sentence
+
+
 def test_other_rows_do_not_compare(make: Make) -> None:
     found = headline.several(read.runs([make("a"), make("b", provenance_json="{}")]))
     assert "different held-out rows" in found.sentence

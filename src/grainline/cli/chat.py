@@ -117,14 +117,14 @@ def _converse(speakers: Speakers, lines: Iterator[str], manner: Manner, show: Sh
 
 def _turn(speakers: Speakers, talks: Talks, said: str, manner: Manner, show: Show) -> Talks:
     """All voices answer; the conversations with their answers in them."""
-    from grainline import conversation
+    from grainline import conversation, generation
     from grainline.cli import _print
 
     tokenizer = speakers.tokenizer
     longer = {v.name: (*talks.get(v.name, ()), {"role": "user", "content": said}) for v in speakers.voices}
     answers: dict[str, Generator[str, None, None]] = {}
     for voice in speakers.voices:
-        window = conversation.window(voice.model)
+        window = generation.window(voice.model)
         turns, place = longer[voice.name], speakers.place
         if speakers.told and voice.name == "policy":
             turns = speakers.told(turns)

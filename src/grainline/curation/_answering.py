@@ -94,7 +94,7 @@ def _at_hand(voice: Voice, seed: int, each: int, top_p: float, *, whole: bool) -
     speakers = conversation.of(voice.model, dtype=voice.dtype, device=voice.device)
     model, tokenizer = speakers.voices[0].model, speakers.tokenizer
     manner = generation.Manner(voice.max_new_tokens, voice.temperature, seed, top_p)
-    room = conversation.room(conversation.window(model), manner)
+    room = generation.room(generation.window(model), manner)
     encoder = Encoder(tokenizer, max_length=ENDLESS if whole else room)
 
     def made(said: generation.Said) -> dict[str, Any]:

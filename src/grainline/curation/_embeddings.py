@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from grainline import atomic, conversation, models, progress
+from grainline import atomic, conversation, generation, models, progress
 from grainline.data.encode import Encoder
 from grainline.errors import DataError, ModelError
 from grainline.types import Answer, Record
@@ -132,7 +132,7 @@ class Causal:
     def __init__(self, model: str, manner: Manner) -> None:
         self.manner, speakers = manner, conversation.of(model, dtype=manner.dtype, device=manner.device)
         self.model, self.place = speakers.voices[0].model, speakers.place
-        window = conversation.window(self.model)
+        window = generation.window(self.model)
         self.encoder = Encoder(speakers.tokenizer, max_length=min(manner.max_length, window))
         self.name = f"{fingerprint(self.model)} {manner}"
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from grainline import generation, machine
 from grainline.data.encode import Encoder
-from grainline.errors import RunError
 from grainline.evaluation.prompt_files import Question
 from grainline.evaluation.speakers import Speaker, Subject
 from grainline.generation import Manner, Said
@@ -57,8 +56,8 @@ def answer(
     waiting = [(q, q.prompt, 1) for q in questions]
     with speaker.plain() as model:
         while waiting:
-            room, window = manner.max_new_tokens, _window(model)
-            encoded = [encode(subject, q.id, asked(prompt), room=room, window=window) for q, prompt, _ in waiting]
+            space = generation.room(generation.window(model), manner)
+            encoded = [encode(subject, q.id, asked(prompt), space) for q, prompt, _ in waiting]
             made = _said(model, encoded, manner._replace(seed=(manner.seed + draw) % 2**32))
             further: list[tuple[Question, Any, int]] = []
             for (q, prompt, turn), one, said in zip(waiting, encoded, made, strict=True):
@@ -79,16 +78,10 @@ def name(question: str, turn: int = 1, draw: int = 0) -> str:
     return question + (f"/{turn}" if turn > 1 else "") + (f"#{draw}" if draw else "")
 
 
-def encode(subject: Subject, id: str, prompt: Any, *, room: int, window: int) -> Asked:
-    """A prompt as the model reads it, its oldest turns gone where the window ends."""
-    if window - room < 2:
-        raise RunError(
-            f"{room} new tokens leave no room for a question: the model's window is {window}.",
-            where="max_new_tokens",
-            instead=f"Choose at most {window // 2}.",
-        )
+def encode(subject: Subject, id: str, prompt: Any, space: int) -> Asked:
+    """A prompt as the model reads it: at most ``space`` tokens, its oldest turns gone where there are more."""
     turns = prompt if subject.tokenizer.chat_template or isinstance(prompt, str) else prompt[-1]["content"]
-    encoder = Encoder(subject.tokenizer, max_length=window - room)
+    encoder = Encoder(subject.tokenizer, max_length=space)
     example = encoder(Record(id, turns, (Answer("Yes."),), label=True, where=f"the prompt of {id}"))
     ids = subject.place(example.prompt, f"the prompt of {id}") if subject.place else example.prompt
     return Asked(id, prompt, tuple(ids), (example.answers[0].ids[-1],))
@@ -128,7 +121,3 @@ def _said(model: Any, asked: Sequence[Asked], manner: Manner) -> list[Said]:
 
 def _plain(prompt: Any) -> Any:
     return prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
-
-
-def _window(model: Any) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20)

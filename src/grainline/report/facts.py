@@ -250,7 +250,9 @@ def _rows(part: Mapping[str, Any]) -> str:
 
 def digest(files: RunFiles, name: str) -> Any:
     """Which held-out rows ``name`` are: two runs compare only where this is equal."""
-    return dig(files.provenance, "data", "evaluation", name, "digest")
+    if name in sets(files):
+        return dig(files.provenance, "data", "evaluation", name, "digest")
+    return next((dig(found.facts, "data", "digest") for found in files.evaluations if found.name == name), None)
 
 
 def repeat(files: RunFiles) -> list[str]:

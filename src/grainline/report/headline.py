@@ -38,8 +38,7 @@ def one(files: RunFiles) -> Headline:
 
 def several(runs: Sequence[RunFiles]) -> Headline:
     """Which of several runs is ahead, if one is."""
-    first = [(files, facts.sets(files)) for files in runs]
-    looks = [(files, names[0], facts.after(files).get(names[0], {})) for files, names in first if names]
+    looks = [(files, name, new) for files in runs for name, _, new in [facts.held_out(files)] if name]
     metric = next(
         (m for m in ("rewards/accuracies", "likelihood/accuracies") if sum(m in look for *_, look in looks) > 1), ""
     )
