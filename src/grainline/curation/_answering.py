@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from grainline.curation._seam import Bench
 from grainline.errors import DataError
 from grainline.types import Answer as Words
-from grainline.types import Record
+from grainline.types import Record, spec
 
 if TYPE_CHECKING:
     from grainline.endpoint import Endpoint
@@ -19,7 +21,6 @@ Answers = list[dict[str, Any]]
 """{"text", "model", "finish"} each; finish is "stop", "length" (cut off) or "unasked" (the prompt does not fit)."""
 Answer = Callable[[Iterable[Record]], Iterator[Answers]]
 """Prompts -> the answers to each, in order."""
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ROWS = 32
 """Rows whose answers a model at hand makes together: a job that is killed loses as many at most."""
 
@@ -27,41 +28,37 @@ ENDLESS = 2**30
 """Tokens: no prompt is as long."""
 
 
-class Voice(Protocol):
-    """Fields of a step that asks a model."""
+@spec
+class Voice:
+    """Options of a step that asks a model; ``temperature`` and ``max_new_tokens`` are each step's own."""
 
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def temperature(self) -> float: ...
-
-    @property
-    def max_new_tokens(self) -> int: ...
-
-    @property
-    def positions(self) -> int: ...
-
-    @property
-    def dtype(self) -> Dtype: ...
-
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def base_url(self) -> str: ...
-
-    @property
-    def api_key_env(self) -> str: ...
-
-    @property
-    def at_once(self) -> int: ...
-
-    @property
-    def retries(self) -> int: ...
-
-    @property
-    def timeout(self) -> float: ...
+    # Described this way, since pydantic hands the text under a field on to no subclass.
+    model: str = Field(
+        "smollm2-135m-instruct",
+        description="Who is asked: a model, an adapter's folder, a run's folder; with base_url the name that the "
+        "server knows.",
+        min_length=1,
+    )
+    temperature: float
+    max_new_tokens: int
+    positions: int = Field(
+        8192,
+        description="Of a model at hand: positions, prompts and answers together, held at once; sets memory and speed "
+        "alone.",
+        ge=1,
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of a model at hand: what its weights are held in; auto = as in training."
+    )
+    device: str = Field("auto", description="Of a model at hand: auto, cpu, cuda, cuda:1, mps.")
+    base_url: str = Field("", description="A server's address, up to and with /v1; empty = a model at hand.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="The environment variable that holds the server's key. The key itself is written nowhere.",
+    )
+    at_once: int = Field(8, description="Requests to a server that are under way at the same time.", ge=1)
+    retries: int = Field(5, description="Further tries of a request that failed for a reason that passes.", ge=0)
+    timeout: float = Field(600.0, description="Seconds that one reply of a server may take.", gt=0)
 
 
 @contextmanager

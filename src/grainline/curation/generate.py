@@ -17,25 +17,23 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from grainline.curation._answering import Answer, Answers, Voice, answering
 from grainline.curation._seam import Bench, Dropped, Row, Step, signed
 from grainline.rooms import text as written
 from grainline.types import spec
 
 if TYPE_CHECKING:
-    from grainline.curation._answering import Answer, Answers
     from grainline.types import Record
 
 
 @spec
-class Generate:
+class Generate(Voice):
     whole: ClassVar[bool] = False
 
-    model: str = Field("smollm2-135m-instruct", min_length=1)
-    """Who answers: a model, an adapter's folder, a run's folder; with base_url the name that the server knows."""
     each: int = Field(4, ge=1)
     """Answers a prompt."""
     temperature: float = Field(0.8, ge=0)
@@ -46,22 +44,6 @@ class Generate:
     """Tokens of an answer at most."""
     own: bool = False
     """The row's own answers (chosen and rejected, completion...) stand before the new ones, with the model "data"."""
-    positions: int = Field(8192, ge=1)
-    """Of a model at hand: positions, prompts and answers together, held at once; sets memory and speed alone."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of a model at hand: what its weights are held in; auto = as in training."""
-    device: str = "auto"
-    """Of a model at hand: auto, cpu, cuda, cuda:1, mps."""
-    base_url: str = ""
-    """A server's address, up to and with /v1; empty = a model at hand."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key. The key itself is written nowhere."""
-    at_once: int = Field(8, ge=1)
-    """Requests to a server that are under way at the same time."""
-    retries: int = Field(5, ge=0)
-    """Further tries of a request that failed for a reason that passes."""
-    timeout: float = Field(600.0, gt=0)
-    """Seconds that one reply of a server may take."""
 
     @model_validator(mode="after")
     def _several_are_drawn(self) -> Generate:
@@ -81,8 +63,6 @@ class Generate:
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
-        from grainline.curation._answering import answering
-
         with answering(self, bench, each=self.each, top_p=self.top_p) as answer:
             yield _Making(self, answer)
 

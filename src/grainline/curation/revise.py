@@ -25,10 +25,11 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from grainline.curation._answering import Answer, Answers, Voice, answering
 from grainline.curation._edits import Unit, changes
 from grainline.curation._parts import every, paired, record
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
@@ -37,12 +38,9 @@ from grainline.errors import DataError
 from grainline.rooms import text as written
 from grainline.types import Record, spec
 
-if TYPE_CHECKING:
-    from grainline.curation._answering import Answer, Answers
-
 
 @spec
-class Revise:
+class Revise(Voice):
     whole: ClassVar[bool] = False
     paper: ClassVar[str] = "arXiv:2408.06266"
 
@@ -56,28 +54,10 @@ class Revise:
     """Drop a pair of which a larger share of words was changed; 1 = keep all."""
     unit: Unit = "words"
     """What changes are counted in: words, or characters where no space stands between words."""
-    model: str = Field("smollm2-135m-instruct", min_length=1)
-    """Who revises: a model, an adapter's folder, a run's folder; with base_url the name that the server knows."""
     temperature: float = Field(0.7, ge=0)
     """Of the drawing; 0.7 as released; 0 = the likeliest token each time."""
     max_new_tokens: int = Field(1024, ge=1)
     """Tokens of a reply at most, reasoning included; one that is cut off is not used. 4096 as released."""
-    positions: int = Field(8192, ge=1)
-    """Of a model at hand: positions held at once; sets memory and speed alone."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of a model at hand: what its weights are held in; auto = as in training."""
-    device: str = "auto"
-    """Of a model at hand: auto, cpu, cuda, cuda:1, mps."""
-    base_url: str = ""
-    """A server's address, up to and with /v1; empty = a model at hand."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key. The key itself is written nowhere."""
-    at_once: int = Field(8, ge=1)
-    """Requests to a server that are under way at the same time."""
-    retries: int = Field(5, ge=0)
-    """Further tries of a request that failed for a reason that passes."""
-    timeout: float = Field(600.0, gt=0)
-    """Seconds that one reply of a server may take."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -102,8 +82,6 @@ class Revise:
         if self.by == "data":
             yield _Measuring(self)
             return
-        from grainline.curation._answering import answering
-
         with answering(self, bench, whole=True) as answer:
             yield _Revising(self, answer)
 
