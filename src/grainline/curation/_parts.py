@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from grainline.data import chat, columns, fields
 from grainline.data.row_checks import sides
@@ -80,8 +82,8 @@ def without_answers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in named and not key.startswith(told)}
 
 
-def worst_first(ends: tuple[float, float]) -> tuple[float, float]:
-    """``ends`` of a scale, as an option's validator hands them on.
+def _worst_first(ends: tuple[float, float]) -> tuple[float, float]:
+    """``ends`` of a scale.
 
     Raises:
         ValueError: they are equal, or stand the other way round.
@@ -89,3 +91,7 @@ def worst_first(ends: tuple[float, float]) -> tuple[float, float]:
     if not ends[0] < ends[1]:
         raise ValueError("the worst is below the best")
     return ends
+
+
+Ends = Annotated[tuple[float, float], AfterValidator(_worst_first)]
+"""An option: the worst and the best of a scale."""

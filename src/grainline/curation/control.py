@@ -24,9 +24,9 @@ from contextlib import contextmanager
 from itertools import combinations
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from grainline.curation._parts import every, paired, record, without_answers, worst_first
+from grainline.curation._parts import Ends, every, paired, record, without_answers
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.data.conditions import Condition, Place, conditioned
@@ -45,9 +45,9 @@ class Control:
 
     aspects: tuple[str, ...] = ()
     """Objectives: [helpfulness, honesty]; empty = the row's aspect_names."""
-    between: tuple[float, float] = (0.0, 1.0)
+    between: Ends = (0.0, 1.0)
     """Worst and best rating that the data can hold; the step score writes 0 to 1."""
-    scale: tuple[float, float] = (1.0, 5.0)
+    scale: Ends = (1.0, 5.0)
     """Worst and best level, in the prompt; 1 to 5 in the paper. Levels in the prompt are whole numbers."""
     controlled: Literal["drawn", "all"] = "drawn"
     """drawn = any subset of the objectives, none and all included; all = each of them."""
@@ -61,11 +61,6 @@ class Control:
     """pairs = the second stage; completions = the first: every answer under its own levels."""
     place: Place = "user"
     """Of chat prompts: user = before the question, as released; system = in the system's turn."""
-
-    @field_validator("between", "scale")
-    @classmethod
-    def _worst_first(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        return worst_first(ends)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from grainline.curation._parts import record, worst_first
+from grainline.curation._parts import Ends, record
 from grainline.curation._seam import Bench, Dropped, Row, Step, identity, signed
 from grainline.data import fields
 from grainline.data.conditions import Condition, Place, conditioned
@@ -41,19 +41,14 @@ class Relabel:
 
     score: str = "score"
     """Columns that hold the scores are called chosen_ and rejected_ and this; the step score writes "score"."""
-    between: tuple[float, float] = (0.0, 1.0)
+    between: Ends = (0.0, 1.0)
     """Worst and best score that the columns can hold; [1, 10] takes them for goals as they are."""
-    scale: tuple[float, float] = (1.0, 10.0)
+    scale: Ends = (1.0, 10.0)
     """Worst and best goal, in the prompt; 1 to 10 as released."""
     digits: int = Field(1, ge=0, le=4)
     """Decimal places of a goal."""
     place: Place = "system"
     """Of chat prompts: system = in the system's turn; user = before the question, for models that know no system."""
-
-    @field_validator("between", "scale")
-    @classmethod
-    def _worst_first(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        return worst_first(ends)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
