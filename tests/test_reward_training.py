@@ -136,8 +136,8 @@ def test_rows_without_a_span_teach_no_segments(toy: Toy, tmp_path: Path) -> None
 
 @pytest.mark.real
 def test_people_s_error_marks_teach_a_real_model_s_states(smollm2: str, shared_data: Path, tmp_path: Path) -> None:
-    """30 rows of qa_feedback and SmolLM2's middle layer: they are learnt (how well others are told is too few rows to say:
-    docs/rewards/head.md has that)."""
+    """30 rows of qa_feedback and SmolLM2's middle layer: they are learnt. Of others 30 are too few to say anything
+    (docs/rewards/head.md has figures)."""
     source = str(shared_data / "qa_feedback" / "spans_test.jsonl.gz")
     told = train(source, tmp_path / "head", Plan(model=smollm2, members=3), limit=30)
     assert (told["aspects"], told["pool"]) == (["factuality", "relevance"], "last")

@@ -144,9 +144,8 @@ def lesson_gradient(
     even, weight_B = lesson.even()
     error_BU, heard_B = _error(weights, even, rest, settings)
     felt_BA = even.slope(weights.outputs(rate_BU))
-    counts_B1 = (
-        weight_B[:, None] * len(lesson.features) / len(lesson.target)
-    )  # a pair counts once, not half a time a row
+    # A pair counts once, not half a time a row.
+    counts_B1 = weight_B[:, None] * len(lesson.features) / len(lesson.target)
     error_BU, felt_BA = (torch.where(heard_B[:, None], counts_B1 * part, 0.0) for part in (error_BU, felt_BA))
     found = gradient(wiring, lesson.features, rate_BU, error_BU, felt_BA)
     if settings.tied:
