@@ -59,6 +59,7 @@ SHARED = {
 """Further shared modules of a room, beside _parts and _seam; or a folder, mathematics too long for one file. A folder's
 files use each other, torch and the currency, and nothing else of ours."""
 FURTHER = {
+    "adapters": {"gemm"},  # in derivatives that are written out
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"features", "shelf", "endpoint", "ledger"},  # frozen models; a model over the network; what they said once
@@ -78,6 +79,7 @@ VERBS = frozenset(
         "rehearsal",
         "doctor",
         "machine",
+        "gemm",
         "replay",
         "conversation",
         "curate",
@@ -117,8 +119,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "data": CURRENCY,
-    "forward": CURRENCY,
-    "generation": frozenset({"errors"}),
+    "forward": CURRENCY | {"gemm"},
+    "generation": frozenset({"errors", "gemm"}),
     "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
     "shelf": CURRENCY | {"atomic"},
     "features": CURRENCY | {"data", "forward", "models", "shelf", "progress"},
@@ -152,7 +154,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forecast": CURRENCY | SEAMS | CHOICES | {"models", "adapter_files", "prepare", "engine", "course", "footprint"},
     "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
     "machine": frozenset(),
-    "doctor": CURRENCY | {"models", "provenance", "machine"},
+    "gemm": frozenset({"machine"}),
+    "doctor": CURRENCY | {"models", "provenance", "machine", "gemm"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
     "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation", "adapter_files"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from grainline import gemm
+
 
 class LowRank(NamedTuple):
     """A frozen linear layer with a low-rank change: y = W x + b + s B A x."""
@@ -45,11 +47,11 @@ class _LowRank(torch.autograd.Function):
         down, up = factors[: len(layers)], factors[len(layers) :]
         x_NI = x.reshape(-1, x.shape[-1])
         down_RI = torch.cat(down).to(x.dtype)
-        inner_NR = x_NI @ down_RI.mT
+        inner_NR = gemm.matmul(x_NI, down_RI.mT)
         outputs = []
         for layer, b, inner_Nr in zip(layers, up, _by_layer(inner_NR, layers), strict=True):
             y_NO = F.linear(x_NI, layer.weight, layer.bias)
-            y_NO.addmm_(inner_Nr, b.to(x.dtype).mT, alpha=layer.scale)
+            gemm.add_matmul(y_NO, inner_Nr, b.to(x.dtype).mT, layer.scale)
             outputs.append(y_NO.view(*x.shape[:-1], -1))
         ctx.save_for_backward(x_NI, inner_NR, down_RI, *up)
         ctx.layers, ctx.shape = layers, x.shape
@@ -63,14 +65,16 @@ class _LowRank(torch.autograd.Function):
         inner_grads, grad_up = [], []
         for layer, b, inner_Nr, grad in zip(ctx.layers, up, _by_layer(inner_NR, ctx.layers), grads, strict=True):
             g_NO = grad.reshape(-1, grad.shape[-1])
-            inner_grads.append((g_NO @ b.to(g_NO.dtype)).mul_(layer.scale))
-            grad_up.append((g_NO.mT @ inner_Nr).mul_(layer.scale).to(b.dtype))
-            if ctx.needs_input_grad[0]:
-                grad_x = g_NO @ layer.weight if grad_x is None else grad_x.addmm_(g_NO, layer.weight)
+            inner_grads.append(gemm.matmul(g_NO, b.to(g_NO.dtype)).mul_(layer.scale))
+            grad_up.append(gemm.matmul(g_NO.mT, inner_Nr).mul_(layer.scale).to(b.dtype))
+            if ctx.needs_input_grad[0] and grad_x is None:
+                grad_x = gemm.matmul(g_NO, layer.weight)
+            elif grad_x is not None:
+                gemm.add_matmul(grad_x, g_NO, layer.weight)
         inner_grad_NR = torch.cat(inner_grads, -1)
-        grad_down = _by_layer((inner_grad_NR.mT @ x_NI).to(up[0].dtype).mT, ctx.layers)
+        grad_down = _by_layer(gemm.matmul(inner_grad_NR.mT, x_NI).to(up[0].dtype).mT, ctx.layers)
         if grad_x is not None:
-            grad_x = grad_x.addmm_(inner_grad_NR, down_RI).view(ctx.shape)
+            grad_x = gemm.add_matmul(grad_x, inner_grad_NR, down_RI).view(ctx.shape)
         return grad_x, None, *(part.mT for part in grad_down), *grad_up
 
 
