@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ pytestmark = onednn
 
 
 @pytest.fixture
-def handed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handed]:
+def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
     """What oneDNN is handed, as (shape of the left, shape of the right matrix): on any processor, however small."""
     seen: Handed = []
     own = gemm._pointwise()
@@ -36,7 +36,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handed]:
     monkeypatch.setattr(gemm, "mkl_is_narrow", lambda: True)
     monkeypatch.setattr(gemm, "LEAST", 0)
     monkeypatch.setattr(gemm, "_pointwise", lambda: watched)
-    yield seen
+    return seen
 
 
 def numbers(*shape: int) -> Tensor:

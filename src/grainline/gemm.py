@@ -5,8 +5,8 @@ AVX2, half as wide. oneDNN, which is in torch too and serves bfloat16, asks what
 On an AMD EPYC (Zen 5, two cores) it does 440 to 530 GFLOP/s where MKL does 205 to 228. Both round like any float32
 product: what changes is the order of sums.
 
-While :func:`by_onednn` lasts, float32 products are taken there; where MKL is as fast nothing is changed. Which library it
-is follows from the processor alone and is not timed, so that a run that is resumed multiplies as it did before.
+While :func:`by_onednn` lasts, float32 products are taken there; where MKL is as fast nothing is changed. Which library
+it is follows from the processor alone and is not timed, so that a run that is resumed multiplies as it did before.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def mkl_is_narrow() -> bool:
 
 @contextmanager
 def by_onednn(when: bool = True) -> Iterator[None]:
-    """Take torch's float32 products of matrices by oneDNN, where that is faster: linear layers, ``@``, and the derivatives
-    of both, whenever backward comes to them.
+    """Take torch's float32 products of matrices by oneDNN, where that is faster: linear layers, ``@``, and the
+    derivatives of both, whenever backward comes to them.
 
     All else is as it was: other dtypes and devices, batched and small products, products under autocast.
     """

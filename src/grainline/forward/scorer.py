@@ -157,7 +157,7 @@ class Scorer(nn.Module):
         return nullcontext() if plain or self.fused is None else self.fused.reading()
 
     def _products(self) -> AbstractContextManager[None]:
-        """oneDNN's, where they are faster; not for layers that run again in backward, where they would be torch's own."""
+        """oneDNN's where they are faster; not in layers that run again in backward, where they would be torch's own."""
         on_cpu = next(self.parameters()).is_cpu
         return gemm.by_onednn(on_cpu and not (torch.is_grad_enabled() and _checkpointed(self.causal)))
 
