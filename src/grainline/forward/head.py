@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-LOGITS_AT_ONCE = 2**24
-"""Elements of the largest logits chunk: 64 MiB in float32."""
+LOGITS_AT_ONCE = 2**23
+"""Elements of the largest logits chunk: 32 MiB in float32. Twice as many take 1 % off a step of SmolLM2's and add 7 %
+to its peak."""
 
 
 def answer_logprobs(causal: Any, hidden_MH: Tensor, target_M: Tensor) -> Tensor:
