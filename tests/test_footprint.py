@@ -54,6 +54,7 @@ def test_kept_is_what_a_real_forward_keeps(layout: Any) -> None:
     real = adapted(model("llama", vocab_size=96))
     batch = collate(many(6), layout=layout)
     scorer, found = Scorer(real).train(), {}
+    scorer.fuse()
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
