@@ -208,6 +208,17 @@ def test_every_start_is_the_base_and_is_shipped_whole(init: str, toy: Toy, tmp_p
     assert rank == (8 if init in ("pissa", "olora") else 4)
 
 
+@pytest.mark.parametrize("reference", ["cache", "off"])
+def test_a_learnt_prompt_is_read_from_the_start(reference: str, toy: Toy, tmp_path: Path) -> None:
+    """The reference is the model without it, so the first step begins away from it; the run says how far."""
+    adapter = "peft:type=PROMPT_TUNING,num_virtual_tokens=4"
+    run = align(**toy.choices(tmp_path / "run", adapter=adapter, reference=reference))
+    first = run.metrics[0]
+    assert first["start/policy_minus_reference"] > 0.01
+    assert abs(first["start/loss"] - math.log(2)) > 1e-5
+    assert abs(first["rewards/margins"]) > 1e-6
+
+
 @pytest.mark.parametrize("reference", ["cache", "snapshot"])
 def test_all_weights(reference: str, toy: Toy, tmp_path: Path) -> None:
     choices: dict[str, Any] = {"adapter": "none", "optimizer": "adamw:lr=1e-3", "reference": reference}

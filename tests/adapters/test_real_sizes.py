@@ -137,7 +137,7 @@ def test_stated_is_the_formula(choice: str, size: str) -> None:
 
 @pytest.mark.parametrize("choice", ["sara", "mo-sara"])
 def test_ranks_of_a_plan_are_those_of_random_matrices(choice: str) -> None:
-    """Of no use but as a bound: a random matrix has the flattest spectrum. What is counted is counted at these ranks."""
+    """A bound, since real spectra are more peaked; what is counted is counted at these ranks."""
     adapter, of = rooms.parse("adapters", choice), REAL["Llama-3-8B"]
     attached = attach_shapes(adapter, model(of))
     by_rank = {"sara": lambda k, i, o: k * (i + o + 1), "mo-sara": lambda k, _, o: 5 * k + o + k + 5}[choice]
