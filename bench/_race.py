@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -85,8 +86,8 @@ def here(side: Step, device: torch.device) -> Run:
     return run
 
 
-def elsewhere(command: Sequence[str]) -> Run:
-    """A side in a process of its own, which :func:`serve` answers for there; it stands still while others run."""
+def elsewhere(command: Sequence[str], names: Sequence[str]) -> dict[str, Run]:
+    """Sides in a process of their own, which :func:`serve` answers for there; it stands still while others run."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -94,27 +95,28 @@ def elsewhere(command: Sequence[str]) -> Run:
 
     def answer() -> Any:
         if (line := next(answers, None)) is None:
-            raise SystemExit(f"ended: {' '.join(command)}")
+            raise SystemExit(f"This process ended early, for want of memory perhaps: {' '.join(command)}")
         return json.loads(line.removeprefix(_ANSWER))
 
-    def run(i: int) -> tuple[Row, torch.Tensor]:
-        print(i, file=asked, flush=True)
+    def run(name: str, i: int) -> tuple[Row, torch.Tensor]:
+        print(name, i, file=asked, flush=True)
         row, file = answer()
         return row, torch.load(file)
 
     answer()  # ready
-    return run
+    return {name: functools.partial(run, name) for name in names}
 
 
 _ANSWER = "answer: "  # before a line that is no library's own remark
 
 
-def serve(run: Run) -> None:
-    """Do the steps whose numbers come in, until none do."""
+def serve(sides: Mapping[str, Run]) -> None:
+    """Do the steps that are asked for, until none are."""
     print(f"{_ANSWER}0", flush=True)
     with tempfile.NamedTemporaryFile() as file:
         for line in sys.stdin:
-            row, gradient = run(int(line))
+            name, i = line.split()
+            row, gradient = sides[name](int(i))
             torch.save(gradient.cpu(), file.name)
             print(f"{_ANSWER}{json.dumps([row, file.name])}", flush=True)
 

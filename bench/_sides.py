@@ -81,7 +81,6 @@ class Step(NamedTuple):
 
     run: Callable[[int], float]
     model: nn.Module
-    same_rows: bool  # False where step i holds other rows than everybody else's
     grainline: Grainline | None = None  # of a side of ours
 
 
@@ -113,7 +112,7 @@ class Bench:
             scorer.by_products = False
         if how.cached:
             grainline.cache = grainline.cached(batch for examples in steps for batch in grainline.forwards(examples))
-        return Step(lambda i: grainline(steps[i]), scorer, how.by_prompt, grainline)
+        return Step(lambda i: grainline(steps[i]), scorer, grainline)
 
     def trl(self) -> Any:
         """TRL's trainer with its own copy of the model; one for all of its sides."""
@@ -131,7 +130,7 @@ class Bench:
         trl = self.trl()
         rows = trl.with_reference if how.cached else trl.rows
         steps = [rows(s) for s in (*self.rows.warm, *(self.rows.sorted if how.sorted else self.rows.steps))]
-        return Step(lambda i: trl.step(steps[i]).item(), trl.model, not how.sorted)
+        return Step(lambda i: trl.step(steps[i]).item(), trl.model)
 
     def model(self, dtype: str) -> nn.Module:
         return _models.model(self.options.model, len(self.tokenizer), dtype=dtype, device=self.device)

@@ -6,8 +6,8 @@
     python bench/train_step.py --model tiny-4k                a random model of 7 million parameters; also tiny-49k
     python bench/train_step.py --model tiny                   does the benchmark itself still work?
 
-Each side has a process of its own, and they take turns, batch by batch, so that a busy machine slows all alike. Only
-the ratios are worth remembering. bench/README.md says what is fair.
+TRL's sides have a process of their own, and so have ours. They take turns, batch by batch, so that a busy machine slows
+all alike. Only the ratios are worth remembering. bench/README.md says what is fair.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ COLUMNS = {
     "median": ("speedup_median", ".2f", "median of the steps' ratios"),
     "cpu": ("speedup_cpu", ".2f", "ratio of this process's CPU seconds: less disturbed by others, blind to idle cores"),
     "quiet": ("speedup_quiet", ".2f", "ratio of sums where others used at most 0.2 cores in both timings"),
-    "MiB": ("peak_mib", ".0f", "peak of its process, the rows that warm up included"),
+    "MiB": (
+        "peak_mib",
+        ".0f",
+        "peak of its process (TRL's sides share one, ours another), the rows that warm up included",
+    ),
     "memory": ("memory", ".2f", "ratio of peaks"),
     "loss": ("loss_away", ".0e", "largest distance to the first side's; in bfloat16, to ours in float32"),
     "gradient": ("gradient_away", ".0e", "the same, relative L2 norm over all adapter weights"),
@@ -38,7 +42,7 @@ COLUMNS = {
 def main() -> None:
     options = parse()
     if options.serve:
-        served(options)
+        serving(options)
         return
     import _machine
     import torch
@@ -57,7 +61,7 @@ def parse() -> argparse.Namespace:
     made.add_argument(
         "--sides", default="trl,trl-best,tree,cache", type=names, help=f"of {', '.join(SIDES)}; the first is 1.00"
     )
-    made.add_argument("--serve", help=argparse.SUPPRESS)  # what a child is asked
+    made.add_argument("--serve", type=names, help=argparse.SUPPRESS)  # what a child is asked
     options = made.parse_args()
     if unknown := [name for name in options.sides if name not in SIDES]:
         made.error(f"no side {unknown[0]}; there are {', '.join(SIDES)}")
@@ -65,19 +69,22 @@ def parse() -> argparse.Namespace:
 
 
 def timed(options: argparse.Namespace) -> dict[str, Any]:
-    """Every side's timings and peak, each in a process of its own, and how far its loss and gradient are from right."""
+    """Every side's timings, and how far its loss and gradient are from what is right."""
     import _models
     from _race import compare, elsewhere, race
     from _rows import DATA, read, tokens
     from _sides import SIDES, Peer
 
-    def side(name: str, *more: str) -> Any:
-        return elsewhere([sys.executable, __file__, *sys.argv[1:], *more, "--serve", name])
+    def served(names: list[str], *more: str) -> dict[str, Any]:
+        return elsewhere([sys.executable, __file__, *sys.argv[1:], *more, "--serve", ",".join(names)], names)
 
-    exact = side("tree", "--dtype", "float32") if options.dtype != "float32" else None
     hows = {name: SIDES[name].how for name in options.sides}
-    apart = [name for name, how in hows.items() if isinstance(how, Peer) and how.sorted]
-    rows = race({name: side(name) for name in hows}, options, apart=apart, yardstick=exact)
+    peers = [name for name, how in hows.items() if isinstance(how, Peer)]
+    ours = [name for name in hows if name not in peers]
+    runs = (served(peers) if peers else {}) | (served(ours) if ours else {})
+    exact = served(["tree"], "--dtype", "float32")["tree"] if options.dtype != "float32" else None
+    apart = [name for name in peers if hows[name].sorted]
+    rows = race({name: runs[name] for name in hows}, options, apart=apart, yardstick=exact)
     steps = read(options, _models.tokenizer(options.model, DATA))
     done = options.steps  # fewer after Ctrl-C
     counts = tokens(steps.steps[:done]) | {"sorted": tokens(steps.sorted[:done])["padded"]}
@@ -87,18 +94,18 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
     return {"tokens": counts, "sides": found}
 
 
-def served(options: argparse.Namespace) -> None:
-    """One side, in this process, as those run it who use it: what we set for a process is not set for TRL's."""
+def serving(options: argparse.Namespace) -> None:
+    """Sides in this process, as those run it who use it: what ours sets for its process is not set for TRL's."""
     from _race import here, serve
     from _sides import SIDES, Bench, Peer
 
     from grainline import cpu
 
-    how = SIDES[options.serve].how
-    if isinstance(how, Peer):
+    hows = {name: SIDES[name].how for name in options.serve}
+    if any(isinstance(how, Peer) for how in hows.values()):
         cpu.settle = lambda: None
     bench = Bench(options)
-    serve(here(bench.side(how), bench.device))
+    serve({name: here(bench.side(how), bench.device) for name, how in hows.items()})
 
 
 if __name__ == "__main__":
