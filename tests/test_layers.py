@@ -150,7 +150,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "budget": CURRENCY | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "batching", "evaluation", "prepare", "engine", "trainer", "footprint"},
-    "forecast": CURRENCY | SEAMS | CHOICES | {"models", "adapter_files", "prepare", "engine", "course", "footprint"},
+    "forecast": CURRENCY
+    | SEAMS
+    | CHOICES
+    | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "sharding"},
     "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "batching", "forecast", "footprint"},
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine"},

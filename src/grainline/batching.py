@@ -76,13 +76,14 @@ def step_examples(recipe: Recipe, order: Order, step: int) -> list[Example]:
 
 
 def step_forwards(
-    recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
+    recipe: Recipe, order: Order, step: int, *, layout: Layout, processes: int = 1, only: int | None = None
 ) -> list[Batch]:
-    """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
+    """The rows of optimizer step ``step`` as forwards: of all processes, or of process ``only`` (0-based)."""
     examples = step_examples(recipe, order, step)
-    parts = collate.pack(examples, max_tokens=recipe.tokens_at_once, layout=layout, parts=share[1])
+    parts = collate.pack(examples, max_tokens=recipe.tokens_at_once, layout=layout, parts=processes)
     rows = collate.speaking(recipe.objective.needs)
-    return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
+    mine = parts if only is None else parts[only::processes]
+    return [collate.collate(part, rows=rows, layout=layout) for part in mine]
 
 
 def fill(recipe: Recipe, examples: Sequence[Example], layout: Layout, processes: int = 1) -> Filled:

@@ -58,19 +58,19 @@ class Course(NamedTuple):
     )
 
 
-def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout) -> Course:
-    """The forwards of the run's steps, of its reference and of its evaluations.
+def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout, processes: int = 1) -> Course:
+    """The forwards of the run's steps, of its reference and of its evaluations, in all processes together.
 
     Raises:
-        RecipeError: no such schedule.
+        RecipeError: no such schedule, or steps of fewer rows than processes.
     """
-    recipe = settled(recipe, prepared.train, layout)
+    recipe = settled(recipe, prepared.train, layout, processes)
     order, count = ordered(recipe, prepared.train)
     schedule(Plan(steps=count, schedule=recipe.schedule, warmup=recipe.warmup))  # a misspelt one is found now
     looked_at = range(count) if count <= STEPS_LAID_OUT else _spaced(range(count), STEPS_LAID_OUT)
     sizes, largest, forwards = [], None, 0
     for step in looked_at:
-        batches = step_forwards(recipe, order, step, layout=layout)
+        batches = step_forwards(recipe, order, step, layout=layout, processes=processes)
         sizes += [footprint.size(batch) for batch in batches]
         forwards += len(batches)
         largest = max([*([largest] if largest else []), *batches], key=lambda batch: batch.ids.numel())

@@ -169,8 +169,8 @@ def run(
         accelerator.init_trackers(folder.name, config=provenance.flat(recipes.as_dict(resolved)))
 
     def batches(step: int) -> list[Batch]:
-        mine = (accelerator.process_index, accelerator.num_processes)
-        return step_forwards(recipe, order, step, layout=engine.layout, share=mine)
+        only = accelerator.process_index
+        return step_forwards(recipe, order, step, layout=engine.layout, processes=processes, only=only)
 
     def evaluate(*, start: bool = False) -> dict[str, float]:
         found: dict[str, float] = {}
