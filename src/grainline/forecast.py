@@ -130,7 +130,7 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     state = footprint.optimizer_state(optimizer, tagged)
     adapter = (1 if recipe.adapter.config(empty.model) is None else 2) * held  # the tensors are counted as the base's
     exchanged = held if processes > 1 and not recipe.shard else 0  # in DDP's own buckets
-    cost, on_cpu = _cost(recipe, model, course.largest), empty.device.type == "cpu"
+    cost, on_cpu = _cost(recipe, model, course.largest, empty.device.type), empty.device.type == "cpu"
     memory = Memory(
         weights=weights,
         reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
@@ -199,14 +199,14 @@ def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) 
     return found
 
 
-def _cost(recipe: Recipe, model: Any, batch: Batch) -> Cost | None:
+def _cost(recipe: Recipe, model: Any, batch: Batch, device: str) -> Cost | None:
     """What a forward costs; None for an architecture that cannot be read without weights."""
     try:
-        whole = footprint.cost(model, batch, fuse=recipe.fuse)
+        whole = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
         if not recipe.model.gradient_checkpointing:
             return whole
         models.checkpoint_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
-        spared = footprint.cost(model, batch, fuse=recipe.fuse)
+        spared = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
         return None
     layers = model.config.get_text_config().num_hidden_layers
