@@ -140,3 +140,12 @@ def test_a_memory_that_is_too_small_leaves_nothing(toy: Toy, tmp_path: Path) -> 
     with pytest.raises(RecipeError, match=r"memory: the longest row, .* Allow more, lower max_length"):
         align(**auto)
     assert not (tmp_path / "run").exists()
+
+
+def test_answers_of_other_rows_must_be_known_before_the_reference_reads(toy: Toy, tmp_path: Path) -> None:
+    """Which other rows a row meets rests on rows a step. With one of the two stated it is known in time."""
+    choices = {"objective": "kto", "data": toy.labelled, "batch_size": "auto", "steps": 2}
+    with pytest.raises(RecipeError, match=r"batch_size: kto reads answers to other prompts .* State it, or max_tokens"):
+        align(**toy.choices(tmp_path / "run", **choices, max_tokens="auto"))
+    assert not (tmp_path / "run").exists()
+    assert len(losses(align(**toy.choices(tmp_path / "run", **choices, max_tokens=400)))) == 2
