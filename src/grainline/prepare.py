@@ -45,7 +45,7 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True, spend: bool =
         )
     if recipe.batch_size == recipe.max_tokens == "auto" and "mismatched" in recipe.objective.needs:
         raise RecipeError(
-            f"{rooms.text(recipe.objective)} reads answers to other prompts of the step, and so must the reference, first.",
+            f"{rooms.text(recipe.objective)} reads answers to other prompts of the step, and so must its reference.",
             where="batch_size",
             instead="State it, or max_tokens: with both auto the rows of a step are known too late.",
         )
