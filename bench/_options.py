@@ -21,7 +21,9 @@ def parser(doc: str | None, *, steps: int) -> argparse.ArgumentParser:
     add("--pairs", default=4, **count, help="pairs a step (default 4)")
     add("--questions", default=1, **count, help="questions a step, with --data qa (default 1)")
     add("--max-length", default=512, **count, help="tokens of prompt and answer (default 512)")
-    add("--max-tokens", default=4096, **count, help="tokens in one forward of Grainline's (default 4096)")
+    add(
+        "--max-tokens", default=1024, **count, help="tokens in one forward of Grainline's (default 1024, as a recipe's)"
+    )
     add("--tries", default=2, **count, help="times a disturbed timing is taken at most (default 2)")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     return made

@@ -58,8 +58,9 @@ def read(options: Any, tokenizer: Any) -> Rows:
     batches = cut(sorted(examples[:window], key=length), options.pairs)
     taken = [batches[(2 * k + 1) * WINDOW // (2 * options.steps)] for k in range(options.steps)]
     mixed = sorted((e for batch in taken for e in batch), key=lambda e: place[id(e)])
-    short = sorted(examples[window:], key=length)[: options.warm * options.pairs]
-    return Rows(cut(short, options.pairs), cut(mixed, options.pairs), taken)
+    # Long rows first: what memory the process keeps is then there, as in a run that goes on.
+    long = sorted(examples[window:], key=length)[-options.warm * options.pairs :]
+    return Rows(cut(long, options.pairs), cut(mixed, options.pairs), taken)
 
 
 def _questions(examples: Sequence[Example], options: Any) -> Rows:

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from grainline import models
+from grainline import gemm, models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
 from grainline.data import collate
@@ -46,6 +46,7 @@ class Ours(NamedTuple):
     scorer: Callable[[nn.Module], Scorer] = Scorer
     fused: bool = True  # a decoder's small operations as fewer, larger ones
     products: bool = True  # attention by plain products on a CPU, else torch's fused attention
+    onednn: bool = True  # float32 products by oneDNN, where that is faster, else by MKL
     recomputed: bool = False  # layers keep no activations, and run again in backward
     inputs_learn: bool = False  # backward goes down to the embeddings, below the first adapted layer
     by_prompt: bool = True  # steps hold the pairs of one question (as the rows of ``--data qa`` are made), else mixed
@@ -165,6 +166,10 @@ class Grainline:
         """The model as this side wants it: sides share it."""
         self.scorer.use(packed=self.layout != "padded")
         causal, switched = self.scorer.causal, []
+        if not self.how.onednn:
+            narrow = gemm.mkl_is_narrow
+            gemm.mkl_is_narrow = lambda: False
+            switched.append(lambda: setattr(gemm, "mkl_is_narrow", narrow))
         if self.how.recomputed:
             causal.activation_checkpointing_enable({"use_reentrant": False})
             switched.append(causal.activation_checkpointing_disable)

@@ -48,6 +48,7 @@ def levers() -> dict[str, Lever]:
         "products": Lever(
             "attention by plain products", {"products": True, "layout": "tree"}, {"products": False, "layout": "tree"}
         ),
+        "onednn": Lever("float32 products by oneDNN", {"onednn": True}, {"onednn": False}),
         "backward": Lever(
             "backward no deeper than the first adapted layer", {"inputs_learn": False}, {"inputs_learn": True}
         ),
@@ -57,7 +58,7 @@ def levers() -> dict[str, Lever]:
     }
 
 
-SHOWN = "packed,tree,answers,head,cached,fused,products,backward,bfloat16,recomputed"
+SHOWN = "packed,tree,answers,head,cached,fused,products,onednn,backward,bfloat16,recomputed"
 
 
 def main() -> None:
@@ -126,7 +127,7 @@ def ways_of(known: dict[str, Lever], chosen: list[str]) -> dict[str, Any]:
 
     from _heads import EveryPosition
 
-    textbook = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, products=False)
+    textbook = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, products=False, onednn=False)
     best = Ours(cached=True)
     found = {"textbook": textbook, "all": best}
     for name in chosen:

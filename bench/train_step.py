@@ -44,12 +44,14 @@ def main() -> None:
     from _race import heading, say, table, write
     from _sides import SIDES as known
 
+    peaks = {}  # first: this process will hold all models, and what memory they have once taken
+    for name in options.sides if not options.no_memory else ():
+        peaks[name] = in_child(name)
+        say(f"{name}: {peaks[name]:.0f} MiB")
     result = timed(options)
     sides = result["sides"]
-    for name, side in sides.items() if not options.no_memory else ():
-        side["peak_mib"] = in_child(name)
-        side["memory"] = side["peak_mib"] / sides[options.sides[0]]["peak_mib"]
-        say(f"{name}: {side['peak_mib']:.0f} MiB")
+    for name, peak_mib in peaks.items():
+        sides[name] |= {"peak_mib": peak_mib, "memory": peak_mib / peaks[options.sides[0]]}
     print("\n".join(heading(result)))
     print(table({name: known[name].title for name in sides}, sides, COLUMNS))
     print("quiet steps:", ", ".join(f"{side['quiet']} ({name})" for name, side in sides.items()))

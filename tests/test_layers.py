@@ -59,6 +59,7 @@ SHARED = {
 """Further shared modules of a room, beside _parts and _seam; or a folder, mathematics too long for one file. A folder's
 files use each other, torch and the currency, and nothing else of ours."""
 FURTHER = {
+    "adapters": {"gemm"},  # in derivatives that are written out
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"features", "shelf", "endpoint", "ledger"},  # frozen models; a model over the network; what they said once
@@ -78,6 +79,7 @@ VERBS = frozenset(
         "rehearsal",
         "doctor",
         "machine",
+        "gemm",
         "replay",
         "conversation",
         "curate",
@@ -118,8 +120,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "batching": CURRENCY | CHOICES | {"data", "progress"},
     "data": CURRENCY,
-    "forward": CURRENCY,
-    "generation": frozenset({"errors"}),
+    "forward": CURRENCY | {"gemm"},
+    "generation": frozenset({"errors", "gemm"}),
     "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
     "shelf": CURRENCY | {"atomic"},
     "features": CURRENCY | {"data", "forward", "models", "shelf", "progress"},
@@ -156,7 +158,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "sharding"},
     "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "batching", "forecast", "footprint"},
     "machine": frozenset(),
-    "doctor": CURRENCY | {"models", "provenance", "machine"},
+    "gemm": frozenset({"machine"}),
+    "doctor": CURRENCY | {"models", "provenance", "machine", "gemm"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
     "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation", "adapter_files"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},

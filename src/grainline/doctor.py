@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from grainline import machine, models, provenance
+from grainline import gemm, machine, models, provenance
 
 Verdict = Literal["ok", "slow", "missing", "fault"]
 
@@ -94,6 +94,10 @@ def processor() -> Iterator[Finding]:
         yield Finding("processor", "slow", said, "unset ATEN_CPU_CAPABILITY, or install a build for this processor")
     else:
         yield Finding("processor", "ok", said)
+    if gemm.mkl_is_narrow():
+        yield Finding(
+            "float32", "ok", "MKL multiplies with half of the vectors here: Grainline takes oneDNN's products"
+        )
     if not torch.backends.mkldnn.is_available():
         yield Finding("bfloat16", "slow", "torch was built without oneDNN", "on the CPU stay with model.dtype=float32")
     elif {"amx_bf16", "avx512_bf16", "bf16"} & flags:

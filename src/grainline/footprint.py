@@ -94,8 +94,8 @@ def cost(model: Any, batch: Batch, *, fuse: bool = True, on_cpu: bool = True) ->
 
 
 def logits(model: Any, answer_tokens: int) -> int:
-    """Bytes that scoring one chunk of the vocabulary takes: logits, log-softmax and gradient, in float32."""
-    return 3 * 4 * min(LOGITS_AT_ONCE, answer_tokens * model.config.get_text_config().vocab_size)
+    """Bytes that scoring one chunk of the vocabulary takes: logits and probabilities, in float32."""
+    return 2 * 4 * min(LOGITS_AT_ONCE, answer_tokens * model.config.get_text_config().vocab_size)
 
 
 def optimizer_state(optimizer: Any, parameters: Sequence[Tagged]) -> int:

@@ -29,6 +29,11 @@ def cpu_flags(file: Path = Path("/proc/cpuinfo")) -> set[str]:
     )
 
 
+def vendor(file: Path = Path("/proc/cpuinfo")) -> str:
+    """Who made the processor, as it says itself: ``GenuineIntel``, ``AuthenticAMD``; empty where Linux does not say."""
+    return next((line.partition(":")[2].strip() for line in _lines(file) if line.startswith("vendor_id")), "")
+
+
 def cpu_share(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """Cores that a container may use, by cgroup v2 or v1; infinite without a limit."""
     shares = [math.inf]

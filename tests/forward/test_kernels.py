@@ -106,6 +106,66 @@ def test_gated_is_the_two_steps(activation: str) -> None:
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
+def kept_in(f: Callable[[], Tensor], *own: Tensor) -> int:
+    """Elements that autograd keeps of ``f``, without those of ``own``."""
+    found: dict[int, int] = {}
+    held = []
+
+    def keep(x: Tensor) -> Tensor:
+        held.append(x)
+        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // x.element_size()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        f()
+    for x in own:
+        found.pop(x.untyped_storage().data_ptr(), None)
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_a_layer_behind_a_gate_does_not_keep_the_product(activation: str) -> None:
+    gate, up = (random(7, 5, seed=s).requires_grad_() for s in (1, 2))
+    layer = layers()[0]
+    trains, pull = [gate, up, layer.down, layer.up], random(7, 4, seed=3)
+
+    def one() -> Tensor:
+        return kernels.gated_low_rank(gate, up, activation, layer)
+
+    def two() -> Tensor:
+        return kernels.low_rank(kernels.gated(gate, up, activation), [layer])[0]
+
+    for a, b in zip(pulled(one, trains, pull), pulled(two, trains, pull), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+    assert kept_in(two, *trains) - kept_in(one, *trains) == 7 * 5
+
+
+def test_layers_behind_a_norm_do_not_keep_its_answer() -> None:
+    """A norm's answer is made again of what the norm keeps; one that was changed since is kept as it is."""
+    x, weight, both = random(7, 5).requires_grad_(), random(5, seed=2), layers()
+    trains, pull = [x, *(f for layer in both for f in (layer.down, layer.up))], random(7, 10, seed=3)
+
+    def read(change: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.cat(kernels.low_rank(change(kernels.rms_norm(x, weight, 1e-3)), both), -1)
+
+    def plainly(factor: float) -> Tensor:
+        normed = factor * F.rms_norm(x, (5,), weight, 1e-3)
+        return torch.cat(
+            [F.linear(normed, n.weight, n.bias) + n.scale * normed @ n.down.mT @ n.up.mT for n in both], -1
+        )
+
+    ways: list[tuple[Callable[[Tensor], Tensor], float]] = [(lambda y: y, 1.0), (lambda y: y.mul_(2), 2.0)]
+    for change, factor in ways:
+        for a, b in zip(
+            pulled(lambda change=change: read(change), trains, pull),
+            pulled(lambda factor=factor: plainly(factor), trains, pull),
+            strict=True,
+        ):
+            assert torch.allclose(a, b, rtol=0, atol=1e-6)  # the norm is taken in float32 at least
+    same, doubled = (kept_in(lambda change=change: read(change), *trains, weight) for change, _ in ways)
+    assert doubled - same == 7 * 5
+
+
 @pytest.mark.parametrize("dim", [1, 2])
 def test_rotation_is_transformers_own_to_the_last_bit(dim: int) -> None:
     q, k = random(1, 4, 4, 8, seed=1).requires_grad_(), random(1, 4, 4, 8, seed=2).requires_grad_()

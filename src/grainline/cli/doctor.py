@@ -23,7 +23,7 @@ def doctor(
       grainline doctor --json
     """
     from grainline import doctor as examination
-    from grainline import machine
+    from grainline import gemm, machine
     from grainline.cli import _print
 
     found = examination.examine()
@@ -31,7 +31,8 @@ def doctor(
     rates: dict[str, float] = {}
     if bench and not fault:
         device, auto = _device()
-        rates = machine.measure(device)
+        with gemm.by_onednn(device == "cpu"):
+            rates = machine.measure(device)
         found += examination.judged(rates, auto=auto)
     if json:
         _print.as_json({"findings": [finding._asdict() for finding in found], "rates": rates})

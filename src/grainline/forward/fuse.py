@@ -109,10 +109,13 @@ def _adapted(model: nn.Module, rows: Callable[[], Any]) -> Iterator[Place]:
 
 def _collected(siblings: Siblings, layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The forward of a fused adapted layer; anything unusual goes the plain way."""
-    usual = not (args or kwargs or layer.disable_adapters or layer.merged)
-    if not usual or any(_active(one) is None for one in siblings.layers):
+    if args or kwargs or not all(_acts(one) for one in siblings.layers):
         return type(layer).forward(layer, x, *args, **kwargs)
     return siblings(layer, x)
+
+
+def _acts(layer: Any) -> bool:
+    return not (layer.disable_adapters or layer.merged) and _active(layer) is not None
 
 
 def _active(layer: Any) -> str | None:
@@ -203,7 +206,7 @@ def _gates(model: nn.Module) -> Iterator[Place]:
         width = getattr(parts["gate_proj"], "in_features", None)
         if width is None or None in parts.values():
             continue
-        kind = (type(module), type(parts["act_fn"]), width)
+        kind = (type(module), type(parts["act_fn"]), width, type(parts["down_proj"]))
         if kind not in proved:
             proved[kind] = next((way for way in (_silu_gated, _gelu_gated) if _same(module, way, width)), None)
         if (way := proved[kind]) is not None:
@@ -211,11 +214,18 @@ def _gates(model: nn.Module) -> Iterator[Place]:
 
 
 def _silu_gated(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(kernels.gated(self.gate_proj(x), self.up_proj(x), "silu"))
+    return _down(self.down_proj, self.gate_proj(x), self.up_proj(x), "silu")
 
 
 def _gelu_gated(self: Any, x: Tensor) -> Tensor:
-    return self.down_proj(kernels.gated(self.gate_proj(x), self.up_proj(x), "gelu_tanh"))
+    return _down(self.down_proj, self.gate_proj(x), self.up_proj(x), "gelu_tanh")
+
+
+def _down(layer: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    """One operation with the product before it, where the layer is an adapted one that nobody listens to."""
+    if _is_low_rank(layer) and _acts(layer) and not (layer._forward_hooks or layer._forward_pre_hooks):
+        return kernels.gated_low_rank(gate, up, activation, _factors(layer))
+    return layer(kernels.gated(gate, up, activation))
 
 
 def _rotary(model: nn.Module) -> Iterator[Place]:

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from grainline import gemm
+
 
 class LowRank(NamedTuple):
     """A frozen linear layer with a low-rank change: y = W x + b + s B A x."""
@@ -34,44 +36,76 @@ def low_rank(x: Tensor, layers: Sequence[LowRank]) -> tuple[Tensor, ...]:
 
         dx = sum_i W_i' g_i + A_i' \bar g_i,      dA_i = \bar g_i x',      dB_i = s_i g_i (A_i x)'
 
-    All A x are one product, and so are all A' \bar g and all \bar g x'.
+    All A x are one product, and so are all A' \bar g and all \bar g x'. An x that :func:`rms_norm` made is not kept:
+    for dA it is made again, of what the norm keeps.
     """
-    return _LowRank.apply(x, layers, *(layer.down for layer in layers), *(layer.up for layer in layers))
+    factors = (*(layer.down for layer in layers), *(layer.up for layer in layers))
+    version, made = getattr(x, _MADE, (None, None))
+    return _LowRank.apply(x, made if version == x._version else None, layers, *factors)
 
 
 class _LowRank(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: Sequence[LowRank], *factors: Tensor) -> tuple[Tensor, ...]:
-        down, up = factors[: len(layers)], factors[len(layers) :]
-        x_NI = x.reshape(-1, x.shape[-1])
-        down_RI = torch.cat(down).to(x.dtype)
-        inner_NR = x_NI @ down_RI.mT
-        outputs = []
-        for layer, b, inner_Nr in zip(layers, up, _by_layer(inner_NR, layers), strict=True):
-            y_NO = F.linear(x_NI, layer.weight, layer.bias)
-            y_NO.addmm_(inner_Nr, b.to(x.dtype).mT, alpha=layer.scale)
-            outputs.append(y_NO.view(*x.shape[:-1], -1))
-        ctx.save_for_backward(x_NI, inner_NR, down_RI, *up)
-        ctx.layers, ctx.shape = layers, x.shape
-        return tuple(outputs)
+    def forward(
+        ctx: Any, x: Tensor, made: Sequence[Tensor] | None, layers: Sequence[LowRank], *factors: Tensor
+    ) -> tuple[Tensor, ...]:
+        outputs, kept = _read(x.reshape(-1, x.shape[-1]), layers, factors)
+        source = (x,) if made is None else made
+        ctx.save_for_backward(*source, *kept)
+        ctx.layers, ctx.shape, ctx.of = layers, x.shape, len(source)
+        return tuple(y_NO.view(*x.shape[:-1], -1) for y_NO in outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x_NI, inner_NR, down_RI, *up = ctx.saved_tensors
-        grad_x: Tensor | None = None
-        inner_grads, grad_up = [], []
-        for layer, b, inner_Nr, grad in zip(ctx.layers, up, _by_layer(inner_NR, ctx.layers), grads, strict=True):
-            g_NO = grad.reshape(-1, grad.shape[-1])
-            inner_grads.append((g_NO @ b.to(g_NO.dtype)).mul_(layer.scale))
-            grad_up.append((g_NO.mT @ inner_Nr).mul_(layer.scale).to(b.dtype))
-            if ctx.needs_input_grad[0]:
-                grad_x = g_NO @ layer.weight if grad_x is None else grad_x.addmm_(g_NO, layer.weight)
-        inner_grad_NR = torch.cat(inner_grads, -1)
-        grad_down = _by_layer((inner_grad_NR.mT @ x_NI).to(up[0].dtype).mT, ctx.layers)
-        if grad_x is not None:
-            grad_x = grad_x.addmm_(inner_grad_NR, down_RI).view(ctx.shape)
-        return grad_x, None, *(part.mT for part in grad_down), *grad_up
+        source, kept = ctx.saved_tensors[: ctx.of], ctx.saved_tensors[ctx.of :]
+        pulled = _Pulled(ctx.layers, kept, grads)
+        grad_x = pulled.by_input().view(ctx.shape) if ctx.needs_input_grad[0] else None
+        (x,) = source if ctx.of == 1 else (_normed(*source),)
+        return grad_x, None, None, *pulled.by_factors(x.reshape(-1, x.shape[-1]))
+
+
+def _read(x_NI: Tensor, layers: Sequence[LowRank], factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The layers' (N, out_i), and what :class:`_Pulled` needs beside the input."""
+    down, up = factors[: len(layers)], factors[len(layers) :]
+    down_RI = torch.cat(tuple(down)).to(x_NI.dtype)
+    inner_NR = gemm.matmul(x_NI, down_RI.mT)
+    outputs = []
+    for layer, b, inner_Nr in zip(layers, up, _by_layer(inner_NR, layers), strict=True):
+        y_NO = F.linear(x_NI, layer.weight, layer.bias)
+        outputs.append(gemm.add_matmul(y_NO, inner_Nr, b.to(x_NI.dtype).mT, layer.scale))
+    return outputs, [inner_NR, down_RI, *up]
+
+
+class _Pulled:
+    """The derivatives of :func:`low_rank`; the input is not asked for until the factors' are."""
+
+    def __init__(self, layers: Sequence[LowRank], kept: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+        self.layers = layers
+        self.inner_NR, self.down_RI, *self.up = kept
+        self.grads = [grad.reshape(-1, grad.shape[-1]) for grad in grads]
+        inner = [
+            gemm.matmul(g_NO, b.to(g_NO.dtype)).mul_(layer.scale)
+            for layer, b, g_NO in zip(layers, self.up, self.grads, strict=True)
+        ]
+        self.inner_grad_NR = torch.cat(inner, -1)
+
+    def by_input(self) -> Tensor:
+        (first, g_NO), *others = zip(self.layers, self.grads, strict=True)
+        total_NI = gemm.matmul(g_NO, first.weight)
+        for layer, g_NO in others:
+            gemm.add_matmul(total_NI, g_NO, layer.weight)
+        return gemm.add_matmul(total_NI, self.inner_grad_NR, self.down_RI)
+
+    def by_factors(self, x_NI: Tensor) -> tuple[Tensor, ...]:
+        grad_down = _by_layer(gemm.matmul(self.inner_grad_NR.mT, x_NI).to(self.up[0].dtype).mT, self.layers)
+        grad_up = [
+            gemm.matmul(g_NO.mT, inner_Nr).mul_(layer.scale).to(b.dtype)
+            for layer, b, inner_Nr, g_NO in zip(
+                self.layers, self.up, _by_layer(self.inner_NR, self.layers), self.grads, strict=True
+            )
+        ]
+        return *(part.mT for part in grad_down), *grad_up
 
 
 def _by_layer(wide: Tensor, layers: Sequence[LowRank]) -> Sequence[Tensor]:
@@ -84,21 +118,32 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     With r = 1 / sqrt(mean(x^2) + eps) and g the gradient at y:  dx = r (w g) - x r^3 mean(w g x).
     """
-    return _RMSNorm.apply(x, weight, eps)
+    y, inverse = _RMSNorm.apply(x, weight, eps)
+    setattr(y, _MADE, (y._version, (x.detach(), weight, inverse)))
+    return y
+
+
+_MADE = "_made_of"
+"""Name of what :func:`rms_norm` leaves on its answer for who would keep that: its version, and what :func:`_normed`
+makes it of."""
+
+
+def _normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    return (x.to(inverse.dtype) * inverse).to(x.dtype).mul_(weight)
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        inverse = torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1, keepdim=True)
         inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return (wide * inverse).to(x.dtype).mul_(weight)
+        ctx.mark_non_differentiable(inverse)
+        return _normed(x, weight, inverse), inverse
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
         wide = x.to(inverse.dtype)
         g = (grad * weight).to(inverse.dtype)
@@ -122,11 +167,39 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, up = ctx.saved_tensors
-        if ctx.activation == "silu":
-            grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
-        else:
-            grad_gate = torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh")
-        return grad_gate, _activate(gate, ctx.activation).mul_(grad), None
+        return _by_gate(grad, gate, up, ctx.activation), _activate(gate, ctx.activation).mul_(grad), None
+
+
+def gated_low_rank(gate: Tensor, up: Tensor, activation: str, layer: LowRank) -> Tensor:
+    """:func:`low_rank` of :func:`gated`, whose product is made again in backward: it is a sixth of what a decoder layer
+    would keep, and half of it is made there anyway."""
+    return _GatedLowRank.apply(gate, up, activation, layer, layer.down, layer.up)
+
+
+class _GatedLowRank(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str, layer: LowRank, *factors: Tensor) -> Tensor:
+        x = _activate(gate, activation).mul_(up)
+        (y_NO,), kept = _read(x.reshape(-1, x.shape[-1]), [layer], factors)
+        ctx.save_for_backward(gate, up, *kept)
+        ctx.activation, ctx.layer = activation, layer
+        return y_NO.view(*gate.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up, *kept = ctx.saved_tensors
+        pulled = _Pulled([ctx.layer], kept, [grad])
+        grad_x = pulled.by_input().view(gate.shape)
+        active = _activate(gate, ctx.activation)
+        by_factors = pulled.by_factors((active * up).view(-1, gate.shape[-1]))
+        return _by_gate(grad_x, gate, up, ctx.activation), active.mul_(grad_x), None, None, *by_factors
+
+
+def _by_gate(grad: Tensor, gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    if activation == "silu":
+        return torch.ops.aten.silu_backward(grad * up, gate)
+    return torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh")
 
 
 def _activate(gate: Tensor, activation: str) -> Tensor:

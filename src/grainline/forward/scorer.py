@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from grainline import gemm
 from grainline.forward import divergence
 from grainline.forward.fuse import Fused, fuse
 from grainline.forward.head import answer_logprobs, answer_logprobs_and_concentration
@@ -102,11 +103,12 @@ class Scorer(nn.Module):
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
-        with Watch(body, keep, batch.source) as watch, self._operations(keep):
+        with Watch(body, keep, batch.source) as watch, self._operations(keep), self._products():
             found = self._read(body, batch, layers="layers" in keep)
         hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
         against_MH = once(batch, against.hidden[:, :, -1]) if kl and against and against.hidden is not None else None
-        said_M = self._say(hidden_MH, batch.target, against_MH, concentration)
+        with self._products():
+            said_M = self._say(hidden_MH, batch.target, against_MH, concentration)
         more: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in said_M.items()}
         said = batch.logprobs(more.pop("token"))._replace(**more)
         if self.heads is not None and against is not None and against.hidden is not None:
@@ -127,7 +129,7 @@ class Scorer(nn.Module):
         No head is read, and no layer above the highest that is asked for.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
-        with self._operations(()):
+        with self._operations(()), self._products():
             found = Tap(body, layers).read(lambda: self._read(body, batch, layers=False))
         return torch.stack([found[layer].flatten(0, 1)[batch.source] for layer in layers], 1)
 
@@ -153,6 +155,11 @@ class Scorer(nn.Module):
         """Larger operations, unless inner activations are looked at, or layers run again in backward, out of reach."""
         plain = self.fused is None or "activations" in keep or _checkpointed(self.causal)
         return nullcontext() if plain or self.fused is None else self.fused.reading()
+
+    def _products(self) -> AbstractContextManager[None]:
+        """oneDNN's where they are faster; not in layers that run again in backward, where they would be torch's own."""
+        on_cpu = next(self.parameters()).is_cpu
+        return gemm.by_onednn(on_cpu and not (torch.is_grad_enabled() and _checkpointed(self.causal)))
 
     def _read(self, body: Any, batch: Batch, *, layers: bool) -> Any:
         """What the body makes of the tokens; the states after each layer too, where ``layers`` are asked for."""
