@@ -118,6 +118,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
+    "batching": CURRENCY | CHOICES | {"data", "progress"},
     "data": CURRENCY,
     "forward": CURRENCY | {"gemm"},
     "generation": frozenset({"errors", "gemm"}),
@@ -147,12 +148,15 @@ ALLOWED: dict[str, frozenset[str]] = {
     "coupling": CURRENCY | {"forward", "reduction", "sharding"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "budget", "footprint", "report"},
-    "budget": CURRENCY | CHOICES | {"data", "forward", "coupling", "engine", "footprint", "machine"},
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "batching", "budget", "footprint", "report"},
+    "budget": CURRENCY | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
-    "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
-    "forecast": CURRENCY | SEAMS | CHOICES | {"models", "adapter_files", "prepare", "engine", "course", "footprint"},
-    "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
+    "course": CURRENCY | CHOICES | {"data", "batching", "evaluation", "prepare", "engine", "trainer", "footprint"},
+    "forecast": CURRENCY
+    | SEAMS
+    | CHOICES
+    | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "sharding"},
+    "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "batching", "forecast", "footprint"},
     "machine": frozenset(),
     "gemm": frozenset({"machine"}),
     "doctor": CURRENCY | {"models", "provenance", "machine", "gemm"},

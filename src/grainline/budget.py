@@ -19,10 +19,11 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from grainline import footprint, machine
+from grainline.batching import step_examples
 from grainline.coupling import judge
 from grainline.data import collate
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_examples
+from grainline.engine import Engine, Reference
 from grainline.errors import RecipeError
 from grainline.forward import voices
 from grainline.recipe import Recipe

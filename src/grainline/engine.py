@@ -19,8 +19,6 @@ from accelerate.utils import gather_object
 from grainline import adapter_files, export, geometry, heads, models, rooms, sharding
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
-from grainline.data.mismatch import mismatch
-from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
 from grainline.forward import Scorer, choose_layout, parts, probe_examples, probe_length, rounding
@@ -278,22 +276,6 @@ def trainable(recipe: Recipe, model: Any) -> list[Tagged]:
                 instead="Set it to float32.",
             )
     return found
-
-
-def step_forwards(
-    recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
-) -> list[Batch]:
-    """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
-    examples = step_examples(recipe, order, step)
-    parts = collate.pack(examples, max_tokens=recipe.tokens_at_once, layout=layout, parts=share[1])
-    rows = collate.speaking(recipe.objective.needs)
-    return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
-
-
-def step_examples(recipe: Recipe, order: Order, step: int) -> list[Example]:
-    """The rows of optimizer step ``step``, each with answers to other prompts where the objective needs them."""
-    rows = order.step(step)
-    return mismatch(rows) if "mismatched" in recipe.objective.needs else rows
 
 
 def possible_layouts(recipe: Recipe) -> list[Layout]:

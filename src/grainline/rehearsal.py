@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from grainline import footprint, models
+<<<<<<< HEAD
 from grainline.checks import start_tolerance
+=======
+from grainline.batching import ordered, settled, step_examples, step_forwards
+>>>>>>> budget
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_examples, step_forwards
+from grainline.engine import Engine, Reference
 from grainline.forecast import Estimate, forecast
 from grainline.launch import accelerator_for
 from grainline.optimizers import _seam as optimizers
@@ -94,7 +98,8 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
     start = time.perf_counter() - began
     if engine.layout != estimate.steps.layout:
         estimate = forecast(dataclasses.replace(recipe, layout=engine.layout), prepared)
-    order = Order(prepared.train, batch_size=recipe.batch_size, sampler=recipe.sampler, seed=recipe.seed)
+    recipe = settled(recipe, prepared.train, engine.layout)
+    order, _ = ordered(recipe, prepared.train)
     few = [step_forwards(recipe, order, step, layout=engine.layout) for step in range(FIRST)]
     sizes = [footprint.size(batch) for batch in few[1]]
     amount = _amount(estimate)
