@@ -21,6 +21,7 @@ import torch
 from grainline import footprint, models
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_examples, step_forwards
+from grainline.first_look import losses
 from grainline.forecast import Estimate, forecast
 from grainline.launch import accelerator_for
 from grainline.optimizers import _seam as optimizers
@@ -108,7 +109,8 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
     )
     before, held = footprint.peak(engine.accelerator.device), footprint.resident()
     with tempfile.TemporaryDirectory() as folder:
-        engine.attach(Path(folder))
+        look = losses(recipe, engine.scorer, reference, lambda step: few[step], FIRST)
+        engine.attach(Path(folder), look)
         adapted = read()
         footprint.forget_peak(engine.accelerator.device)
         clock = _take(recipe, engine, reference, order, Path(folder))
