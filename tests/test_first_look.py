@@ -44,8 +44,9 @@ def test_a_resumed_run_reads_the_start_that_was_kept(toy: Toy, tmp_path: Path, m
     monkeypatch.setattr(lora_torch, "study", None)  # a second look would fail
     again = align(**toy.choices(tmp_path / "again", adapter=GA), resume=True)
     one, other = tensors(whole), tensors(again)
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert all(tensor.shape[0] == 8 for name, tensor in one.items() if "lora_A" in name)  # plain LoRA, twice the rank
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(tensor.shape[0] == 8 for name, tensor in one.items() if "lora_A" in name)  # twice the rank
 
 
 def test_it_sees_the_objective_on_the_first_steps_however_they_are_split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -104,7 +105,8 @@ def test_dropout_forbids_shared_prompts() -> None:
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, False), ({"init": "pissa"}, True), ({"init": "pissa_niter_4"}, True), ({"init": "olora"}, True), ({"init": "lora_ga"}, True),
+    [({}, False), ({"init": "pissa"}, True), ({"init": "pissa_niter_4"}, True), ({"init": "olora"}, True),
+     ({"init": "lora_ga"}, True),
      ({"init": "gaussian"}, False), ({"bias": "lora_only"}, True)],
 )  # fmt: skip
 def test_changes_base(options: dict[str, Any], expected: bool) -> None:
@@ -178,7 +180,7 @@ def test_lora_ga_by_hand() -> None:
     assert torch.allclose(a.abs(), c * torch.tensor([[1.0, 0.0, 0.0, 0.0]]), atol=1e-5)
     assert torch.allclose(b.abs(), c * torch.tensor([[0.0], [1.0], [0.0], [0.0]]), atol=1e-5)
     assert torch.allclose(layer.get_base_layer().weight + s * b @ a, w, atol=1e-6)
-    assert not layer.get_base_layer().weight.requires_grad and a.requires_grad and b.requires_grad
+    assert [layer.get_base_layer().weight.requires_grad, a.requires_grad, b.requires_grad] == [False, True, True]
     loss().backward()
     # One step of SGD: -lr s (B dA + dB A) = -lr (s c)^2 times the best approximation of G of rank 2
     step = s * (b @ a.grad + b.grad @ a)
@@ -191,8 +193,6 @@ def next_token(model: Any) -> torch.Tensor:
 
 
 def test_lora_ga_takes_the_directions_that_peft_takes(tiny_llama: Any) -> None:
-    import copy
-
     import peft
     from peft.tuners.lora.config import LoraGAConfig
 
@@ -216,8 +216,6 @@ def test_lora_ga_takes_the_directions_that_peft_takes(tiny_llama: Any) -> None:
 
 
 def test_lora_ga_begins_like_full_training(tiny_llama: Any) -> None:
-    import copy
-
     full = copy.deepcopy(tiny_llama).requires_grad_(True)
     next_token(full).backward()
     cosines: dict[str, list[float]] = {}
@@ -242,8 +240,6 @@ def test_lora_ga_begins_like_full_training(tiny_llama: Any) -> None:
 
 
 def test_lora_ga_in_groups_is_the_same(tiny_llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import copy
-
     starts = []
     for held in (lora_torch.HELD, 5000):
         monkeypatch.setattr(lora_torch, "HELD", held)
@@ -258,5 +254,5 @@ def test_lora_ga_in_groups_is_the_same(tiny_llama: Any, monkeypatch: pytest.Monk
 def test_lora_ga_needs_room_for_twice_its_rank(tiny_llama: Any) -> None:
     adapter = LoRA(rank=16, init="lora_ga")  # keys have 16 outputs
     model = attach(adapter, tiny_llama)
-    with pytest.raises(ModelError, match="2 x 16 directions.*Set it to 8"):
+    with pytest.raises(ModelError, match=r"2 x 16 directions.*Set it to 8"):
         begin(adapter, model, lambda: iter([next_token(model)]))

@@ -20,9 +20,9 @@ lora_ga       of the gradient G = U S V' of W on rows of the data: A = c V'[:r],
               c = outputs^(1/4) / sqrt(gamma) (arXiv:2407.05000)
 ============  ==========================================================================================================
 
-pissa, olora and lora_ga take s B A out of W, so that training starts at the base model: with the adapter off the model
-is then *not* the base. Such adapters are shipped as plain LoRA of rank 2 r (grainline.export). eva and corda, which need
-data too, are refused rather than silently becoming plain LoRA.
+pissa, olora and lora_ga take s B A out of W, so that training starts at the base model: with the adapter off the
+model is then *not* the base. Such adapters are shipped as plain LoRA of rank 2 r (grainline.export). eva and corda, which
+need data too, are refused rather than silently becoming plain LoRA.
 
 lora_ga's factors and scale are those of the authors' code (github.com/Outsider565/LoRA-GA, direction ArB2r, scale
 stable). One step of SGD then moves the weight along the best rank-2r approximation of G:

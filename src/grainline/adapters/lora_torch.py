@@ -27,12 +27,14 @@ def study(model: nn.Module, losses: Losses, gamma: float) -> None:
     layers = _layers(model)
     for name, layer in layers.items():
         _check(name, layer)
-    for group in _groups(layers):
-        for name, gradient_OI in _gradients(model, group, losses).items():
-            rank = layers[name].r["default"]
-            down_RI, up_OR = factors(gradient_OI, rank, gamma)
-            layers[name].lora_A["default"].weight.data.copy_(down_RI)
-            layers[name].lora_B["default"].weight.data.copy_(up_OR)
+    found = {
+        name: factors(gradient_OI, layers[name].r["default"], gamma)
+        for group in _groups(layers)
+        for name, gradient_OI in _gradients(model, group, losses).items()
+    }
+    for name, (down_RI, up_OR) in found.items():  # last: a layer with its start would no longer be the base's
+        layers[name].lora_A["default"].weight.data.copy_(down_RI)
+        layers[name].lora_B["default"].weight.data.copy_(up_OR)
 
 
 @torch.no_grad()
