@@ -21,13 +21,13 @@ lora_ga       of the gradient G = U S V' of W on rows of the data: A = c V'[:r],
 ============  ==========================================================================================================
 
 pissa, olora and lora_ga take s B A out of W, so that training starts at the base model: with the adapter off the
-model is then *not* the base. Such adapters are shipped as plain LoRA of rank 2 r (grainline.export). eva and corda, which
-need data too, are refused rather than silently becoming plain LoRA.
+model is then *not* the base. Such adapters are shipped as plain LoRA of rank 2 r (grainline.export). eva and corda,
+which need data too, are refused rather than silently becoming plain LoRA.
 
 lora_ga's factors and scale are those of the authors' code (github.com/Outsider565/LoRA-GA, direction ArB2r, scale
 stable). One step of SGD then moves the weight along the best rank-2r approximation of G:
--lr s^2 (B B' G + G A' A) = -lr (s c)^2 G_2r. PEFT 0.21 takes the same directions, but leaves A without c and gives B the
-singular values of G, so that its start shrinks with the loss. Which loss is ours to choose: the run's own objective at
+-lr s^2 (B B' G + G A' A) = -lr (s c)^2 G_2r. PEFT 0.21 takes the same directions, but leaves A without c and gives B
+the singular values of G, so that its start shrinks with the loss. Which loss is ours to choose: the run's own objective at
 the base, on the rows of its first steps (grainline.first_look) [inferred].
 """
 
