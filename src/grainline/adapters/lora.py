@@ -27,8 +27,8 @@ which need data too, are refused rather than silently becoming plain LoRA.
 lora_ga's factors and scale are those of the authors' code (github.com/Outsider565/LoRA-GA, direction ArB2r, scale
 stable). One step of SGD then moves the weight along the best rank-2r approximation of G:
 -lr s^2 (B B' G + G A' A) = -lr (s c)^2 G_2r. PEFT 0.21 takes the same directions, but leaves A without c and gives B
-the singular values of G, so that its start shrinks with the loss. Which loss is ours to choose: the run's own objective at
-the base, on the rows of its first steps (grainline.first_look) [inferred].
+the singular values of G, so that its start shrinks with the loss. Which loss is ours to choose: the run's own
+objective at the base, on the rows of its first steps (grainline.first_look) [inferred].
 """
 
 from __future__ import annotations
