@@ -41,6 +41,7 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
+RUN |= {"first_look"}
 SHARED = {
     "adapters": ("_frozen", "_givens", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
@@ -112,7 +113,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "as_lora": CURRENCY,
     "model_card": CURRENCY | {"models"},
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
-    "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
+    "contract": CURRENCY | SEAMS | {"models", "export", "as_lora", "first_look"},
+    "first_look": CURRENCY | SEAMS | {"coupling", "export", "forward", "recipe"},
     "claim": CURRENCY | CHOICES,
     "journal": CURRENCY | SEAMS | {"rooms", "data", "places", "progress", "provenance"},
     "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from grainline import adapter_files, export, geometry, heads, models, rooms, sharding
+from grainline import adapter_files, export, first_look, geometry, heads, models, rooms, sharding
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
 from grainline.errors import ModelError, RecipeError
@@ -151,19 +151,20 @@ class Engine:
         row = min(some, key=lambda e: sum(len(e.prompt) + len(a.ids) for a in e.answers))
         return collate.collate([row], rows=self.rows, layout=self.layout)
 
-    def attach(self, folder: Path) -> None:
-        """Put the fresh adapter on, unless training goes on from an existing one."""
+    def attach(self, folder: Path, look: adapters.Losses | None = None, *, resume: bool = False) -> None:
+        """Put the fresh adapter on, unless training goes on from an existing one. ``look``: rows, if it wants some."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            heads.attach(self.recipe.objective, self.scorer)
         if self.recipe.model.adapter is None and not self.recipe.shard:
-            self.scorer.model = _adapted(self.recipe, self.scorer.model)
+            self.scorer.model, self.scorer.fused = _adapted(self.recipe, self.scorer.model), None
+            first_look.begin(self.recipe.adapter, self.scorer.model, look, folder / "initial" if resume else None)
             if self.recipe.fuse:
                 self.scorer.fuse()
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
             if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
                 export.write_initial(self.scorer.model, folder / "initial")
         self._spare_head()
-        with torch.random.fork_rng():
-            torch.manual_seed(self.recipe.seed)
-            heads.attach(self.recipe.objective, self.scorer)
 
     def adopt(self, model: Any) -> None:
         """Go on with a trained ``model`` of the same base; the reference stays what it was."""

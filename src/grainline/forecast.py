@@ -179,7 +179,9 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
         config.inference_mode = False
         return peft.get_peft_model(model, config), 1
     attached = adapters.attach_shapes(recipe.adapter, model)
-    twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(("pissa", "olora"))
+    twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(
+        ("pissa", "olora", "lora_ga")
+    )
     return attached, 2 if twice else 1  # what moves the base is shipped at twice the rank
 
 

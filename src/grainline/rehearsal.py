@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from grainline import footprint, models
-<<<<<<< HEAD
-from grainline.checks import start_tolerance
-=======
 from grainline.batching import ordered, settled, step_examples, step_forwards
->>>>>>> budget
+from grainline.checks import start_tolerance
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference
+from grainline.first_look import losses
 from grainline.forecast import Estimate, forecast
 from grainline.launch import accelerator_for
 from grainline.optimizers import _seam as optimizers
@@ -114,7 +112,8 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
     )
     before, held = footprint.peak(engine.accelerator.device), footprint.resident()
     with tempfile.TemporaryDirectory() as folder:
-        engine.attach(Path(folder))
+        look = losses(recipe, engine.scorer, reference, lambda step: few[step], FIRST)
+        engine.attach(Path(folder), look)
         adapted = read()
         footprint.forget_peak(engine.accelerator.device)
         clock = _take(recipe, engine, reference, order, Path(folder))

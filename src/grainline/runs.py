@@ -33,6 +33,7 @@ from grainline.engine import Engine, Reference, reference_kind
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.evaluation.measures import made
+from grainline.first_look import losses
 from grainline.launch import accelerator_for, check_trackers
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare
@@ -138,6 +139,10 @@ def run(
         claim.check_same(folder, facts)
         read.metrics(folder), read.warnings(folder)  # damaged, they are named now and not at the first step
     mine, written = accelerator.is_main_process, recipes.dump(resolved)
+
+    def whole(step: int) -> list[Batch]:
+        return step_forwards(recipe, order, step, layout=engine.layout)
+
     if mine and resume:
         atomic.text(folder / "recipe.yaml", written)
     with claim.held(folder / "recipe.yaml", written) if mine and not resume else contextlib.nullcontext():
@@ -146,7 +151,8 @@ def run(
         used = _distinct(row for step in range(steps) for row in step_examples(recipe, order, step))
         held_out = [row for rows in prepared.held_out.values() for row in rows]
         reference = engine.reference([*used, *held_out], quiet=quiet)
-        engine.attach(folder)
+        look = losses(recipe, engine.scorer, reference, whole, steps)
+        engine.attach(folder, look, resume=resume)
         _check_best(recipe, engine, prepared, reference)
         if recipe.evaluation.geometry:
             engine.geometry(1)  # a mixture of weights cannot be looked at: said now, not at the first evaluation
