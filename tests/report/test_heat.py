@@ -107,4 +107,5 @@ def test_many_runs_have_fewer_pairs_each() -> None:
         each = max(1, heat.ALL // runs)
         assert [len(pair["runs"]) for pair in view["pairs"]] == [runs] * min(heat.PAIRS, each)
     view = heat.view((REWARD,), [pairs[:2]])
-    assert view is not None and view["more"] == 0  # fewer than would fit: none is left out
+    assert view is not None
+    assert view["more"] == 0  # fewer than would fit
