@@ -167,7 +167,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},
     "averaging": CURRENCY | {"runs", "curation", "evaluation"},
-    "report": frozenset({"errors"}),
+    "report": frozenset({"errors", "atomic"}),
     "cli": CURRENCY
     | SEAMS
     | STAGES
