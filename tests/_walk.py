@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -86,6 +87,21 @@ def theirs(case: str, parameters: list[Parameter]) -> torch.optim.Optimizer:
     spec = rooms.parse("optimizers", CASES[case][0])
     extra = {"wd_ratio": spec.wd_ratio} if hasattr(spec, "wd_ratio") else {}
     return cls(parameters, lr=0.01, **extra, **CASES[case][1])
+
+
+def check_figures(case: str) -> None:
+    """Where ours ends is where the published optimizer ended, by the figures of the golden file."""
+    parameters = weights(torch.float64)
+    found = probes(walk(ours(case, parameters), parameters))
+    assert found == [pytest.approx(row, abs=1e-9) for row in json.loads(GOLDEN.read_text(encoding="utf-8"))[case]]
+
+
+def check_published(case: str, dtype: torch.dtype) -> None:
+    """Ours and the published optimizer end at one place."""
+    a, b = weights(dtype), weights(dtype)
+    found, wanted = walk(ours(case, a), a), walk(theirs(case, b), b)
+    for x, y in zip(found, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-6)
 
 
 def golden(section: str) -> dict[str, Any]:

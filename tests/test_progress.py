@@ -102,5 +102,5 @@ def test_the_start_is_said_once_and_the_first_step_too(capsys: pytest.CaptureFix
     state.global_step = 1
     bar.on_log(None, state, control, logs={"step": 1, "loss": 0.7, **start})
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("before step 1: policy = reference within 0.0e+00")
+    assert first.startswith("before step 1: policy and reference within 0.0e+00")
     assert second.startswith("training 1/1  loss 0.7000")

@@ -83,7 +83,7 @@ class ShowProgress:
         if "start/loss" in logs and "loss" not in logs:  # the first step's line holds them too
             apart, loss, constant = logs["start/policy_minus_reference"], logs["start/loss"], logs.get("start/constant")
             due = f" (the objective's constant: {constant:.6f})" if constant is not None else ""
-            self._say(f"before step 1: policy = reference within {apart:.1e} nats a token; loss {loss:.6f}{due}")
+            self._say(f"before step 1: policy and reference within {apart:.1e} nats a token; loss {loss:.6f}{due}")
             return
         note = "  ".join(form.format(logs[name]) for name, form in _SHOWN.items() if name in logs)
         if self._progress is not None:

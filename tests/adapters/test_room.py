@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grainline import rooms
-from grainline.adapters._seam import attach, attach_shapes, tagged
+from grainline.adapters._seam import attach, tagged
 from grainline.contract import PROMISES, Subject, tried
 from grainline.errors import ModelError
 
@@ -151,33 +150,3 @@ def test_convolutions_and_any_leading_shape(choice: str, target: str, one_thread
         assert not torch.allclose(adapted, Picture()(x), atol=1e-3)
         with contextlib.suppress(ModelError):  # mixtures cannot be merged
             assert torch.allclose(model.merge_and_unload()(x), adapted, atol=1e-4)
-
-
-REAL = {"Llama-7B": (4096, 11008, 4096), "Llama-3-8B": (4096, 14336, 1024), "Mistral-7B": (4096, 14336, 1024)}
-"""Width, inner width, and width of the keys."""
-PER_MATRIX: dict[str, Callable[[int, int], int]] = {
-    "lora:rank=16": lambda inputs, outputs: 16 * (inputs + outputs),
-    "lora:rank=16,dora=true": lambda inputs, outputs: 16 * (inputs + outputs) + outputs,
-    "miss:rank=32": lambda inputs, outputs: 32 * outputs,
-    "bone:block=64": lambda inputs, outputs: 64 * outputs,
-    "spectral:rank=8": lambda inputs, outputs: 8 * (inputs + outputs),
-    "spectral:mode=rotational,rank=128": lambda inputs, outputs: 2 * 128**2,
-    "soda": lambda inputs, outputs: min(inputs, outputs) + {4096: 3 * 16**2, 11008: 16**2 + 16**2 + 43**2,
-                                                            14336: 28**2 + 16**2 + 32**2}[inputs],
-    "peft:type=HRA,r=8": lambda inputs, outputs: 8 * inputs,
-    "peft:type=OFT,oft_block_size=32": lambda inputs, outputs: inputs // 32 * (32 * 31 // 2),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("size", REAL)
-@pytest.mark.parametrize("choice", PER_MATRIX)
-def test_parameters_on_real_sizes(choice: str, size: str) -> None:
-    """What a plan says of the models that people have, without their weights: two layers of seven matrices."""
-    width, inner, keys = REAL[size]
-    sizes = {"hidden_size": width, "intermediate_size": inner, "num_key_value_heads": keys // 128}
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=32, num_hidden_layers=2))
-    adapter = rooms.parse("adapters", choice)
-    square, key, up, down = (width, width), (width, keys), (width, inner), (inner, width)
-    expected = sum(PER_MATRIX[choice](*matrix) for matrix in (square, square, key, key, up, up, down))
-    assert sum(tag.tensor.numel() for tag in tagged(adapter, attach_shapes(adapter, model))) == 2 * expected

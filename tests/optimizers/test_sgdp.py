@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch.nn import Parameter
@@ -41,20 +39,14 @@ def test_golden_trajectories(nesterov: bool, key: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_figures_of_the_published_package(case: str) -> None:
-    parameters = _walk.weights(torch.float64)
-    found = _walk.probes(_walk.walk(_walk.ours(case, parameters), parameters))
-    wanted = json.loads(_walk.GOLDEN.read_text())[case]
-    assert found == [pytest.approx(row, abs=1e-9) for row in wanted]
+    _walk.check_figures(case)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_published_package(case: str, dtype: torch.dtype) -> None:
     pytest.importorskip("adamp", reason="NO PARITY TEST: adamp is not installed (pip install --no-deps adamp==0.3.0)")
-    a, b = _walk.weights(dtype), _walk.weights(dtype)
-    found, wanted = _walk.walk(_walk.ours(case, a), a), _walk.walk(_walk.theirs(case, b), b)
-    for x, y in zip(found, wanted, strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=1e-6)
+    _walk.check_published(case, dtype)
 
 
 def test_option_delta() -> None:

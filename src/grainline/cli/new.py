@@ -171,6 +171,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from grainline.optimizers._parts import ByRole
 from grainline.types import Tagged, spec
 
 if TYPE_CHECKING:
@@ -228,9 +229,13 @@ class CLASS:
 
     lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
+    lr_of: ByRole = Field(default_factory=dict)
+    """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
+    lr_scale: ByRole = Field(default_factory=dict)
+    """Role -> factor on the learning rate, e.g. {up: 16}; roles that are not named have factor 1."""
 
     def __call__(self, parameters: Sequence[Tagged]) -> Optimizer:
-        raise NotImplementedError("NAME: write the step")
+        raise NotImplementedError("NAME: write the step of the groups that _parts.by_role(parameters, self) makes")
 ''',
 }
 
