@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from grainline import footprint, models
-from grainline.checks import start_tolerance
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference, step_examples, step_forwards
 from grainline.forecast import Estimate, forecast
@@ -147,7 +146,7 @@ def _take(recipe: Recipe, engine: Engine, reference: Reference | None, order: Or
             reference=reference,
             callbacks=[clock],
             accelerator=engine.accelerator,
-            tolerance=start_tolerance(recipe.adapter, engine.tolerance),
+            tolerance=engine.start_tolerance,
         )
     return clock
 
