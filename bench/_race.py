@@ -1,10 +1,13 @@
-"""Several ways of doing the same steps, timed in turn in one process, so that a busy machine slows all alike."""
+"""Several ways of doing the same steps, timed in turn, so that a busy machine slows all alike."""
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -15,20 +18,22 @@ from _sides import Step, take_gradient
 
 DISTURBED = 0.2  # cores used by others
 Row = dict[str, Any]  # one timing
+Rows = dict[str, list[Row]]  # by side
+Run = Callable[[int], tuple[Row, torch.Tensor]]
+"""A side that does a step: what it took, and the adapter's gradient."""
 
 
-def race(
-    sides: Mapping[str, Step], options: Any, *, device: torch.device, yardstick: Step | None = None
-) -> dict[str, list[Row]]:
-    """Rows of timings a side. Losses and gradients are compared with ``yardstick``, or else with the first side.
+def race(sides: Mapping[str, Run], options: Any, *, apart: Collection[str] = (), yardstick: Run | None = None) -> Rows:
+    """Rows of timings a side. Losses and gradients are compared with ``yardstick``, or else with the first side, but
+    for sides ``apart``, whose steps hold other rows.
 
     A timing that others disturbed is taken again, up to ``options.tries`` times, and the least disturbed one counts.
     Ctrl-C ends the race with the steps that all sides have done; sums over other rows than the others' are then void.
     """
-    rows: dict[str, list[Row]] = {name: [] for name in sides}
+    rows: Rows = {name: [] for name in sides}
     try:
         for i in range(options.warm + options.steps):
-            found = _step(sides, i, options, device, yardstick)
+            found = _step(sides, i, options, apart, yardstick)
             for name, row in found.items():
                 rows[name].append(row)
     except KeyboardInterrupt:
@@ -36,39 +41,84 @@ def race(
         if not options.steps:
             raise
         say(f"stopped: what follows is of {options.steps} steps")
-        return {name: own for name, own in rows.items() if sides[name].same_rows}
+        return {name: own for name, own in rows.items() if name not in apart}
     return rows
 
 
 def _step(
-    sides: Mapping[str, Step], i: int, options: Any, device: torch.device, yardstick: Step | None
+    sides: Mapping[str, Run], i: int, options: Any, apart: Collection[str], yardstick: Run | None
 ) -> dict[str, Row]:
     order = list(sides)
     say(f"step {i - options.warm + 1} of {options.steps}" if i >= options.warm else "warm-up")
     turn = i % len(order)  # each side goes first in its turn
-    truth = _once(yardstick, i, device) if yardstick is not None else None
-    found = {name: _once(sides[name], i, device, name) for name in order[turn:] + order[:turn]}
+    truth = _told("yardstick", yardstick, i) if yardstick is not None else None
+    found = {name: _told(name, sides[name], i) for name in order[turn:] + order[:turn]}
     if i < options.warm:
         return {}
     right, gradient = truth or found[order[0]]
     best = {}
     for name, (row, own) in found.items():
-        if sides[name].same_rows:
+        if name not in apart:
             row["loss_away"] = abs(row["loss"] - right["loss"])
             row["gradient_away"] = float((own - gradient).norm() / gradient.norm())
         for _ in range(options.tries - 1):
             if row["others"] > DISTURBED:
-                row = min(row, row | _once(sides[name], i, device, name)[0], key=lambda row: row["others"])
+                row = min(row, row | _told(name, sides[name], i)[0], key=lambda row: row["others"])
         best[name] = row
     return {name: best[name] for name in order}
 
 
-def _once(side: Step, i: int, device: torch.device, name: str = "yardstick") -> tuple[Row, torch.Tensor]:
-    clock = _machine.Clock(device)
-    loss = side.run(i)
-    row = clock.read()._asdict() | {"loss": loss}
-    say(f"{name}: {row['seconds']:.2f} s, loss {loss:.6f}, others {row['others']:.2f} cores")
-    return row, take_gradient(side.model)
+def _told(name: str, run: Run, i: int) -> tuple[Row, torch.Tensor]:
+    row, gradient = run(i)
+    say(f"{name}: {row['seconds']:.2f} s, loss {row['loss']:.6f}, others {row['others']:.2f} cores")
+    return row, gradient
+
+
+def here(side: Step, device: torch.device) -> Run:
+    """``side`` in this process."""
+
+    def run(i: int) -> tuple[Row, torch.Tensor]:
+        clock = _machine.Clock(device)
+        loss = side.run(i)
+        row = clock.read()._asdict() | {"loss": loss, "peak_mib": _machine.peak_mib(device)}
+        return row, take_gradient(side.model)
+
+    return run
+
+
+def elsewhere(command: Sequence[str], names: Sequence[str]) -> dict[str, Run]:
+    """Sides in a process of their own, which :func:`serve` answers for there; it stands still while others run."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, answers = process.stdin, (line for line in process.stdout if line.startswith(_ANSWER))
+
+    def answer() -> Any:
+        if (line := next(answers, None)) is None:
+            raise SystemExit(f"This process ended early, for want of memory perhaps: {' '.join(command)}")
+        return json.loads(line.removeprefix(_ANSWER))
+
+    def run(name: str, i: int) -> tuple[Row, torch.Tensor]:
+        print(name, i, file=asked, flush=True)
+        row, file = answer()
+        return row, torch.load(file)
+
+    answer()  # ready
+    return {name: functools.partial(run, name) for name in names}
+
+
+_ANSWER = "answer: "  # before a line that is no library's own remark
+
+
+def serve(sides: Mapping[str, Run]) -> None:
+    """Do the steps that are asked for, until none are."""
+    print(f"{_ANSWER}0", flush=True)
+    with tempfile.NamedTemporaryFile() as file:
+        for line in sys.stdin:
+            name, i = line.split()
+            row, gradient = sides[name](int(i))
+            torch.save(gradient.cpu(), file.name)
+            print(f"{_ANSWER}{json.dumps([row, file.name])}", flush=True)
 
 
 def compare(rows: list[Row], first: list[Row], tokens: int) -> dict[str, Any]:
@@ -92,6 +142,7 @@ def compare(rows: list[Row], first: list[Row], tokens: int) -> dict[str, Any]:
         "loss_away": max(row["loss_away"] for row in rows) if same_rows else None,
         "gradient_away": max(row["gradient_away"] for row in rows) if same_rows else None,
         "others": mean(row["others"] for row in rows),
+        "peak_mib": max(row["peak_mib"] for row in rows),
         "steps": rows,
     }
 

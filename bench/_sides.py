@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from grainline import models
+from grainline import gemm, models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
 from grainline.data import collate
@@ -46,6 +46,7 @@ class Ours(NamedTuple):
     scorer: Callable[[nn.Module], Scorer] = Scorer
     fused: bool = True  # a decoder's small operations as fewer, larger ones
     products: bool = True  # attention by plain products on a CPU, else torch's fused attention
+    onednn: bool = True  # float32 products by oneDNN, where that is faster, else by MKL
     recomputed: bool = False  # layers keep no activations, and run again in backward
     inputs_learn: bool = False  # backward goes down to the embeddings, below the first adapted layer
     by_prompt: bool = True  # steps hold the pairs of one question (as the rows of ``--data qa`` are made), else mixed
@@ -80,7 +81,6 @@ class Step(NamedTuple):
 
     run: Callable[[int], float]
     model: nn.Module
-    same_rows: bool  # False where step i holds other rows than everybody else's
     grainline: Grainline | None = None  # of a side of ours
 
 
@@ -112,7 +112,7 @@ class Bench:
             scorer.by_products = False
         if how.cached:
             grainline.cache = grainline.cached(batch for examples in steps for batch in grainline.forwards(examples))
-        return Step(lambda i: grainline(steps[i]), scorer, how.by_prompt, grainline)
+        return Step(lambda i: grainline(steps[i]), scorer, grainline)
 
     def trl(self) -> Any:
         """TRL's trainer with its own copy of the model; one for all of its sides."""
@@ -130,7 +130,7 @@ class Bench:
         trl = self.trl()
         rows = trl.with_reference if how.cached else trl.rows
         steps = [rows(s) for s in (*self.rows.warm, *(self.rows.sorted if how.sorted else self.rows.steps))]
-        return Step(lambda i: trl.step(steps[i]).item(), trl.model, not how.sorted)
+        return Step(lambda i: trl.step(steps[i]).item(), trl.model)
 
     def model(self, dtype: str) -> nn.Module:
         return _models.model(self.options.model, len(self.tokenizer), dtype=dtype, device=self.device)
@@ -165,6 +165,10 @@ class Grainline:
         """The model as this side wants it: sides share it."""
         self.scorer.use(packed=self.layout != "padded")
         causal, switched = self.scorer.causal, []
+        if not self.how.onednn:
+            narrow = gemm.mkl_is_narrow
+            gemm.mkl_is_narrow = lambda: False
+            switched.append(lambda: setattr(gemm, "mkl_is_narrow", narrow))
         if self.how.recomputed:
             causal.activation_checkpointing_enable({"use_reentrant": False})
             switched.append(causal.activation_checkpointing_disable)

@@ -85,17 +85,17 @@ def drawn(curves: dict[str, Curve]) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * (width + left) + 20} {height + 100}" '
-        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
+        'font-family="sans-serif" font-size="12" fill="#808080">'
     ]
     for panel, title in enumerate(("largest relative change of the energy", "loss, nats a token")):
         parts.append(f'<text x="{x(0, panel)}" y="{top - 12}">{title}</text>')
-        parts.append(f'<path d="M{x(0, panel)} {top}v{height}h{width}" fill="none" stroke="#555"/>')
+        parts.append(f'<path d="M{x(0, panel)} {top}v{height}h{width}" fill="none" stroke="#808080"/>')
         parts.append(f'<text x="{x(STEPS // 2, panel)}" y="{top + height + 18}" text-anchor="middle">step</text>')
     marks = [(energy_y(10.0**-p), 0, f"1e-{p}") for p in (0, 2, 4, 6, 8, 10)]
     marks += [(loss_y(value), 1, f"{value:g}") for value in range(0, math.floor(top_loss) + 1, 2)]
     for y, panel, said in marks:
         parts.append(f'<text x="{x(0, panel) - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
-        parts.append(f'<path d="M{x(0, panel)} {y:.1f}h{width}" stroke="#ddd"/>')
+        parts.append(f'<path d="M{x(0, panel)} {y:.1f}h{width}" stroke="#808080" stroke-opacity="0.3"/>')
     for colour, (text, curve), i in zip(COLOURS, curves.items(), range(5), strict=False):
         for panel, points in enumerate(([energy_y(c) for _, c in curve], [loss_y(loss) for loss, _ in curve])):
             line = " ".join(f"{x(step + 1, panel):.1f},{y:.1f}" for step, y in enumerate(points))

@@ -54,7 +54,10 @@ def main() -> None:
     if parser.parse_args().what == "learn":
         learn()
         return
-    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "equilibrium", "figure.facecolor": "white"}
+    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "equilibrium", "legend.facecolor": "none"}
+    plt.rcParams |= {"figure.facecolor": "none", "axes.facecolor": "none"}
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    plt.rcParams |= dict.fromkeys(ink, "#808080")  # can be read on light pages and on dark ones
     features, lesson = digits()
     figure_error(features, lesson)
     figure_angle(features, lesson)

@@ -48,6 +48,7 @@ def levers() -> dict[str, Lever]:
         "products": Lever(
             "attention by plain products", {"products": True, "layout": "tree"}, {"products": False, "layout": "tree"}
         ),
+        "onednn": Lever("float32 products by oneDNN", {"onednn": True}, {"onednn": False}),
         "backward": Lever(
             "backward no deeper than the first adapted layer", {"inputs_learn": False}, {"inputs_learn": True}
         ),
@@ -57,7 +58,7 @@ def levers() -> dict[str, Lever]:
     }
 
 
-SHOWN = "packed,tree,answers,head,cached,fused,products,backward,bfloat16,recomputed"
+SHOWN = "packed,tree,answers,head,cached,fused,products,onednn,backward,bfloat16,recomputed"
 
 
 def main() -> None:
@@ -126,7 +127,7 @@ def ways_of(known: dict[str, Lever], chosen: list[str]) -> dict[str, Any]:
 
     from _heads import EveryPosition
 
-    textbook = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, products=False)
+    textbook = Ours(layout="padded", shared=False, scorer=EveryPosition, fused=False, products=False, onednn=False)
     best = Ours(cached=True)
     found = {"textbook": textbook, "all": best}
     for name in chosen:
@@ -147,14 +148,14 @@ def first_names(ways: dict[str, Any]) -> dict[Any, str]:
 
 def timed(options: argparse.Namespace, ways: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """Every way's timings beside the textbook's, and the tokens of the rows."""
-    from _race import compare, race
+    from _race import compare, here, race
     from _rows import tokens
     from _sides import Bench, Ours
 
     bench, first = Bench(options), first_names(ways)
-    sides = {first[how]: bench.ours(how) for how in dict.fromkeys(ways.values())}
-    exact = bench.ours(Ours(dtype="float32")) if options.dtype != "float32" else None
-    rows = race(sides, options, device=bench.device, yardstick=exact)
+    sides = {first[how]: here(bench.ours(how), bench.device) for how in dict.fromkeys(ways.values())}
+    exact = here(bench.ours(Ours(dtype="float32")), bench.device) if options.dtype != "float32" else None
+    rows = race(sides, options, yardstick=exact)
     counts = tokens(bench.rows.steps[: options.steps])  # fewer after Ctrl-C
     return {n: compare(rows[first[how]], rows["textbook"], counts["real"]) for n, how in ways.items()}, counts
 

@@ -101,7 +101,10 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     mpl.rcParams |= {"svg.hashsalt": "grainline", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    colours = dict(zip(WAYS, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#555555"), strict=True))
+    mpl.rcParams |= {"figure.facecolor": "none", "axes.facecolor": "none", "legend.facecolor": "none"}
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    mpl.rcParams |= dict.fromkeys(ink, "#808080")  # can be read on light pages and on dark ones
+    colours = dict(zip(WAYS, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#808080"), strict=True))
     figure, axes = plt.subplots(2, len(SHARPNESS), figsize=(9.2, 5.4), sharex="row", sharey=True)
     for column, sharpness in enumerate(SHARPNESS):
         lines = [line for line in found if line["sharpness"] == sharpness]

@@ -6,14 +6,13 @@
     python bench/train_step.py --model tiny-4k                a random model of 7 million parameters; also tiny-49k
     python bench/train_step.py --model tiny                   does the benchmark itself still work?
 
-Times are taken in one process, side by side and batch by batch, so that a busy machine slows all sides alike; memory is
-taken in a process of its own for each side. Only the ratios are worth remembering. bench/README.md says what is fair.
+TRL's sides have a process of their own, and so have ours. They take turns, batch by batch, so that a busy machine slows
+all alike. Only the ratios are worth remembering. bench/README.md says what is fair.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from typing import Any
 
@@ -28,7 +27,11 @@ COLUMNS = {
     "median": ("speedup_median", ".2f", "median of the steps' ratios"),
     "cpu": ("speedup_cpu", ".2f", "ratio of this process's CPU seconds: less disturbed by others, blind to idle cores"),
     "quiet": ("speedup_quiet", ".2f", "ratio of sums where others used at most 0.2 cores in both timings"),
-    "MiB": ("peak_mib", ".0f", "peak of a process of its own"),
+    "MiB": (
+        "peak_mib",
+        ".0f",
+        "peak of its process (TRL's sides share one, ours another), the rows that warm up included",
+    ),
     "memory": ("memory", ".2f", "ratio of peaks"),
     "loss": ("loss_away", ".0e", "largest distance to the first side's; in bfloat16, to ours in float32"),
     "gradient": ("gradient_away", ".0e", "the same, relative L2 norm over all adapter weights"),
@@ -38,23 +41,18 @@ COLUMNS = {
 
 def main() -> None:
     options = parse()
-    if options.peak_of:
-        print(peak(options, options.peak_of))
+    if options.serve:
+        serving(options)
         return
-    from _race import heading, say, table, write
+    import _machine
+    import torch
+    from _race import heading, table, write
     from _sides import SIDES as known
 
-    peaks = {}  # first: this process will hold all models, and what memory they have once taken
-    for name in options.sides if not options.no_memory else ():
-        peaks[name] = in_child(name)
-        say(f"{name}: {peaks[name]:.0f} MiB")
-    result = timed(options)
-    sides = result["sides"]
-    for name, peak_mib in peaks.items():
-        sides[name] |= {"peak_mib": peak_mib, "memory": peak_mib / peaks[options.sides[0]]}
+    result = {"settings": as_dict(options), "machine": _machine.facts(torch.device(options.device)), **timed(options)}
     print("\n".join(heading(result)))
-    print(table({name: known[name].title for name in sides}, sides, COLUMNS))
-    print("quiet steps:", ", ".join(f"{side['quiet']} ({name})" for name, side in sides.items()))
+    print(table({name: known[name].title for name in result["sides"]}, result["sides"], COLUMNS))
+    print("quiet steps:", ", ".join(f"{side['quiet']} ({name})" for name, side in result["sides"].items()))
     write(result, options.json)
 
 
@@ -63,8 +61,7 @@ def parse() -> argparse.Namespace:
     made.add_argument(
         "--sides", default="trl,trl-best,tree,cache", type=names, help=f"of {', '.join(SIDES)}; the first is 1.00"
     )
-    made.add_argument("--no-memory", action="store_true", help="leave out the memory runs")
-    made.add_argument("--peak-of", help=argparse.SUPPRESS)  # what a child is asked
+    made.add_argument("--serve", type=names, help=argparse.SUPPRESS)  # what a child is asked
     options = made.parse_args()
     if unknown := [name for name in options.sides if name not in SIDES]:
         made.error(f"no side {unknown[0]}; there are {', '.join(SIDES)}")
@@ -72,38 +69,43 @@ def parse() -> argparse.Namespace:
 
 
 def timed(options: argparse.Namespace) -> dict[str, Any]:
-    """Every side's timings of every step, and how far its loss and gradient are from what is right."""
-    import _machine
-    from _race import compare, race
-    from _rows import tokens
-    from _sides import SIDES, Bench, Ours
+    """Every side's timings, and how far its loss and gradient are from what is right."""
+    import _models
+    from _race import compare, elsewhere, race
+    from _rows import DATA, read, tokens
+    from _sides import SIDES, Peer
 
-    bench = Bench(options)
-    sides = {name: bench.side(SIDES[name].how) for name in options.sides}
-    exact = bench.ours(Ours(dtype="float32")) if options.dtype != "float32" else None
-    rows = race(sides, options, device=bench.device, yardstick=exact)
+    def served(names: list[str], *more: str) -> dict[str, Any]:
+        return elsewhere([sys.executable, __file__, *sys.argv[1:], *more, "--serve", ",".join(names)], names)
+
+    hows = {name: SIDES[name].how for name in options.sides}
+    peers = [name for name, how in hows.items() if isinstance(how, Peer)]
+    ours = [name for name in hows if name not in peers]
+    runs = (served(peers) if peers else {}) | (served(ours) if ours else {})
+    exact = served(["tree"], "--dtype", "float32")["tree"] if options.dtype != "float32" else None
+    apart = [name for name in peers if hows[name].sorted]
+    rows = race({name: runs[name] for name in hows}, options, apart=apart, yardstick=exact)
+    steps = read(options, _models.tokenizer(options.model, DATA))
     done = options.steps  # fewer after Ctrl-C
-    counts = tokens(bench.rows.steps[:done]) | {"sorted": tokens(bench.rows.sorted[:done])["padded"]}
-    compared = {name: compare(own, next(iter(rows.values())), counts["real"]) for name, own in rows.items()}
-    facts = _machine.facts(bench.device)
-    return {"settings": as_dict(options), "machine": facts, "tokens": counts, "sides": compared}
+    counts = tokens(steps.steps[:done]) | {"sorted": tokens(steps.sorted[:done])["padded"]}
+    found = {name: compare(own, next(iter(rows.values())), counts["real"]) for name, own in rows.items()}
+    for one in found.values():
+        one["memory"] = one["peak_mib"] / next(iter(found.values()))["peak_mib"]
+    return {"tokens": counts, "sides": found}
 
 
-def peak(options: argparse.Namespace, name: str) -> float:
-    """MiB at the peak of this process, with one side in it, over its largest timed step."""
-    from _rows import tokens
-    from _sides import SIDES, Bench, Peer, peak_of
+def serving(options: argparse.Namespace) -> None:
+    """Sides in this process, as those run it who use it: what ours sets for its process is not set for TRL's."""
+    from _race import here, serve
+    from _sides import SIDES, Bench, Peer
 
-    bench, how = Bench(options), SIDES[name].how
-    steps = bench.rows.sorted if isinstance(how, Peer) and how.sorted else bench.rows.steps
-    layout = "padded" if isinstance(how, Peer) else how.layout
-    largest = max(range(len(steps)), key=lambda i: tokens([steps[i]])[layout])
-    return peak_of(bench, bench.side(how), options.warm + largest)
+    from grainline import cpu
 
-
-def in_child(name: str) -> float:
-    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", name]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+    hows = {name: SIDES[name].how for name in options.serve}
+    if any(isinstance(how, Peer) for how in hows.values()):
+        cpu.settle = lambda: None
+    bench = Bench(options)
+    serve({name: here(bench.side(how), bench.device) for name, how in hows.items()})
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from grainline.prepare import prepare
 from grainline.runs import Run, align
 
 
-def estimated(toy: Toy, **choices: Any) -> Estimate:
+def estimated(toy: Toy, *, processes: int = 1, **choices: Any) -> Estimate:
     recipe = recipes.load({"model": toy.model, "data": toy.pairs, "adapter": "lora:rank=4", "steps": 3} | choices)
-    return forecast(recipe, prepare(recipe, models.load_tokenizer(recipe.model)))
+    return forecast(recipe, prepare(recipe, models.load_tokenizer(recipe.model)), processes)
 
 
 @pytest.fixture
@@ -99,6 +99,58 @@ def _names(toy: Toy) -> list[str]:
     return list(load_file(Path(toy.model) / "model.safetensors"))
 
 
+def test_weights_shared_out_by_hand(toy: Toy) -> None:
+    """torch cuts along rows and rounds up: of 32, 16 and 64 rows three processes hold at most 11, 6 and 22."""
+    ends = 2 * 330 * 32 + 32  # embeddings, head, final norm
+    layer = (32 + 16 + 16 + 32 + 64 + 64) * 32 + 32 * 64 + 2 * 32  # q k v o gate up, down, two norms
+    part = (11 + 6 + 6 + 11 + 22 + 22) * 32 + 11 * 64 + 2 * 11
+    for processes, held in ((2, layer // 2), (3, part)):
+        found = estimated(toy, shard=True, processes=processes)
+        memory = found.memory
+        assert found.processes == processes
+        assert memory.weights == {"float32": 4 * (ends + 2 * held)}
+        assert memory.fetched == 2 * 4 * layer
+        assert memory.start == 4 * (ends + 2 * layer + 4096)
+        assert memory.adapter == estimated(toy).memory.adapter
+        assert memory.activations is not None
+        parts = 4 * (ends + 2 * held) + memory.fetched + memory.adapter + memory.activations + memory.logits
+        assert memory.total == max(parts, memory.start) + memory.process
+    assert memory._replace(start=10**9).total == 10**9 + memory.process
+
+
+def test_several_processes_that_share_nothing(toy: Toy) -> None:
+    """Each holds all weights, a share of a step's rows, and the gradients that DDP exchanges."""
+    alone, several = estimated(toy), estimated(toy, processes=4)
+    assert several.memory.weights == alone.memory.weights
+    assert several.memory.adapter == alone.memory.adapter + 4 * 4096
+    assert (several.memory.fetched, several.memory.start) == (0, 0)
+    assert several.steps.forwards >= 4 * 3
+    assert several.steps.largest < alone.steps.largest / 2
+    with pytest.raises(RecipeError, match="a step of 4 rows cannot be shared by 5 processes"):
+        estimated(toy, processes=5, batch_size=4)
+
+
+def test_weights_shared_out_are_those_that_were_measured(toy: Toy, tmp_path: Path) -> None:
+    """The model of docs/performance.md: 758 MiB in one process, adapter included, 404 in each of two."""
+    config = transformers.LlamaConfig(
+        vocab_size=8192,
+        hidden_size=1024,
+        num_hidden_layers=16,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        intermediate_size=2752,
+        tie_word_embeddings=True,
+    )
+    write_model(tmp_path / "model")
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(tmp_path / "model")
+    choices = {"model": str(tmp_path / "model"), "adapter": "lora:rank=16", "reference": "off"}
+    for shard, measured in ((False, 758), (True, 404)):
+        found = estimated(toy, shard=shard, processes=2, **choices)
+        mib = (sum(found.memory.weights.values()) + 4 * found.trainable.total) / 2**20
+        assert mib == pytest.approx(measured, abs=0.5)
+
+
 def test_dtype_and_four_bits(toy: Toy) -> None:
     half = estimated(toy, model={"name": toy.model, "dtype": "bfloat16"})
     whole = estimated(toy)
@@ -158,6 +210,8 @@ def test_json(toy: Toy) -> None:
         ({"objective": "sft", "reference": "cache"}, RecipeError, "uses no reference"),
         ({"optimizer": "adamw:lr_scale.magnitud=2"}, SpecError, "no parameter has the role"),
         ({"adapter": "none", "model.dtype": "bfloat16"}, RecipeError, "small updates round away"),
+        ({"shard": True}, RecipeError, "nobody to share weights with.* plan with --processes 2"),
+        ({"shard": True, "processes": 2, "adapter": "none"}, RecipeError, "all weights would train"),
     ],
     ids=str,
 )

@@ -41,6 +41,7 @@ RUN = LOOP | {
     "atomic",
 }
 RUN |= {"export", "geometry", "prepare", "engine", "claim", "atomic", "launch", "adapter_files", "heads", "synchronise"}
+RUN |= {"first_look"}
 SHARED = {
     "adapters": ("_frozen", "_givens", "_orthogonal", "_spectral", "_tuner"),
     "optimizers": ("_parts_torch",),
@@ -112,12 +113,14 @@ ALLOWED: dict[str, frozenset[str]] = {
     "as_lora": CURRENCY,
     "model_card": CURRENCY | {"models"},
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
-    "contract": CURRENCY | SEAMS | {"models", "export", "as_lora"},
+    "contract": CURRENCY | SEAMS | {"models", "export", "as_lora", "first_look"},
+    "first_look": CURRENCY | SEAMS | {"coupling", "export", "forward", "recipe"},
     "claim": CURRENCY | CHOICES,
     "journal": CURRENCY | SEAMS | {"rooms", "data", "places", "progress", "provenance"},
     "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},
     "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
+    "batching": CURRENCY | CHOICES | {"data", "progress"},
     "data": CURRENCY,
     "forward": CURRENCY | {"gemm"},
     "generation": frozenset({"errors", "gemm"}),
@@ -147,12 +150,15 @@ ALLOWED: dict[str, frozenset[str]] = {
     "coupling": CURRENCY | {"forward", "reduction", "sharding"},
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
-    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "budget", "footprint", "report"},
-    "budget": CURRENCY | CHOICES | {"data", "forward", "coupling", "engine", "footprint", "machine"},
+    "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "batching", "budget", "footprint", "report"},
+    "budget": CURRENCY | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine"},
     "footprint": CURRENCY | {"forward"},
-    "course": CURRENCY | CHOICES | {"data", "evaluation", "prepare", "engine", "trainer", "footprint"},
-    "forecast": CURRENCY | SEAMS | CHOICES | {"models", "adapter_files", "prepare", "engine", "course", "footprint"},
-    "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "forecast", "footprint"},
+    "course": CURRENCY | CHOICES | {"data", "batching", "evaluation", "prepare", "engine", "trainer", "footprint"},
+    "forecast": CURRENCY
+    | SEAMS
+    | CHOICES
+    | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "sharding"},
+    "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "batching", "forecast", "footprint"},
     "machine": frozenset(),
     "gemm": frozenset({"machine"}),
     "doctor": CURRENCY | {"models", "provenance", "machine", "gemm"},
@@ -161,7 +167,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},
     "study": CURRENCY | {"runs", "curation", "evaluation"},
     "averaging": CURRENCY | {"runs", "curation", "evaluation"},
-    "report": frozenset({"errors"}),
+    "report": frozenset({"errors", "atomic"}),
     "cli": CURRENCY
     | SEAMS
     | STAGES

@@ -682,6 +682,26 @@ def _(world: World) -> None:
     assert all(not torch.allclose(a, b) for i, a in enumerate(starts) for b in starts[:i])
 
 
+def begun(world: World, **options: Any) -> torch.Tensor:
+    """LoRA-GA's A of one layer, as a run kept it."""
+    spec = ",".join(f"{name}={value}" for name, value in options.items())
+    run = world.run(adapter=f"lora:rank=2,init=lora_ga,{spec}", steps=2, batch_size=4)
+    from safetensors.torch import load_file
+
+    found = load_file(run.folder / "initial" / "adapter_model.safetensors")
+    return found["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]
+
+
+@case("adapters/lora.gamma")
+def _(world: World) -> None:
+    torch.testing.assert_close(begun(world, gamma=4.0), 2 * begun(world, gamma=16.0))
+
+
+@case("adapters/lora.start_rows")
+def _(world: World) -> None:
+    assert not torch.allclose(begun(world, start_rows=4).abs(), begun(world, start_rows=8).abs(), atol=1e-4)
+
+
 @case("adapters/lora.bias")
 def _(world: World) -> None:
     write_model(world.folder / "biased", attention_bias=True)

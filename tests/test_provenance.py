@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -31,3 +32,13 @@ def test_flat_for_trackers() -> None:
     assert provenance.flat(tree) == {
         "model.name": "m", "model.revision": "None", "data": "[{'path': 'd'}]", "steps": 3, "on": True, "lr": 0.1,
     }  # fmt: skip
+
+
+def test_a_digest_is_of_all_files_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("b.txt", "in/a.bin"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    each = [hashlib.sha256(name.encode()).hexdigest() for name in ("b.txt", "in/a.bin")]
+    assert provenance.sha256(tmp_path / "b.txt") == each[0]
+    assert provenance.digest(tmp_path) == hashlib.sha256("".join(each).encode()).hexdigest()
+    assert provenance.digest(tmp_path / "none") == ""

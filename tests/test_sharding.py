@@ -15,10 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from _toy import Toy, jsonl, pairs
+from grainline import models
 from grainline import recipe as recipes
 from grainline.engine import reference_kind
 from grainline.errors import RecipeError
+from grainline.forecast import forecast
 from grainline.forward import Scorer
+from grainline.prepare import prepare
 from grainline.runs import Run, align
 from grainline.sharding import check_sharing, in_step, is_sharded
 
@@ -65,6 +68,14 @@ def test_two_processes_are_one_whatever_is_asked(toy: Toy, tmp_path: Path) -> No
     assert [run["learns along"] for run in told[1][:2]] == [2, 2]  # 7 rows, 4 and 3 forwards a step
     for name, one in alone.items():
         same(Run(tmp_path / "two" / name), one, half=name == "further")
+    planned = forecast(*prepared(first | {"shard": True}), processes=2)
+    assert sum(planned.memory.weights.values()) == told[0][0]["here"]
+    assert planned.steps.tokens == Run(tmp_path / "two" / "off").metrics[-2]["num_tokens"]
+
+
+def prepared(choices: dict[str, Any]) -> tuple[Any, Any]:
+    recipe = recipes.load({key: value for key, value in choices.items() if key != "progress"})
+    return recipe, prepare(recipe, models.load_tokenizer(recipe.model))
 
 
 def same(two: Run, one: Run, *, half: bool) -> None:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate.utils import gather_object
 from torch import nn
 
 from grainline import footprint, machine
-from grainline.coupling import judge
+from grainline.batching import step_examples
+from grainline.coupling import alone, judge
 from grainline.data import collate
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_examples
+from grainline.engine import Engine, Reference
 from grainline.errors import RecipeError
 from grainline.forward import voices
 from grainline.recipe import Recipe
@@ -145,7 +145,7 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
             footprint.forget_peak(device)
             try:
                 judged = judge(
-                    objective, scorer.train(), reference, [batch], _alone(device), getattr(objective, "state", {})
+                    objective, scorer.train(), reference, [batch], alone(device), getattr(objective, "state", {})
                 )
                 policy, against = voices(scorer, reference, batch, objective.needs)
                 judged(0, batch, policy, against)[1].backward()
@@ -156,11 +156,6 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
                 scorer.train(training)
 
     return measure
-
-
-def _alone(device: torch.device) -> Any:
-    """In place of the accelerator: processes need not measure equally often, so none may wait for another."""
-    return SimpleNamespace(num_processes=1, process_index=0, device=device, unwrap_model=lambda model: model)
 
 
 def _limit(recipe: Recipe, engine: Engine) -> int:

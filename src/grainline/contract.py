@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from grainline import as_lora, export, models
+from grainline import as_lora, export, first_look, models
 from grainline.adapters import _seam as adapters
 from grainline.errors import GrainlineError
 from grainline.types import Tagged
@@ -65,7 +65,13 @@ class Subject:
 
     def _attach(self, base: Any) -> Any:
         torch.manual_seed(0)
-        return adapters.attach(self.adapter, base)
+        model = adapters.attach(self.adapter, base)
+        first_look.begin(self.adapter, model, lambda: iter([self._loss(model)]))  # of random ids, for want of rows
+        return model
+
+    def _loss(self, model: Any) -> Tensor:
+        mask = torch.ones_like(self.ids)
+        return model.train()(input_ids=self.ids, attention_mask=mask, labels=self.labels, use_cache=False).loss
 
     def moved(self, model: Any = None, size: float = 0.02, *, seed: int = 1) -> Any:
         """``model`` (default: a new one) with each trainable tensor moved, by ``size`` of its own size."""
@@ -86,8 +92,7 @@ class Subject:
     def gradients(self, model: Any) -> dict[str, Tensor]:
         """Name -> gradient of a next-token loss, of every tensor that has one."""
         model.zero_grad()
-        mask = torch.ones_like(self.ids)
-        model.train()(input_ids=self.ids, attention_mask=mask, labels=self.labels, use_cache=False).loss.backward()
+        self._loss(model).backward()
         return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
 
 

@@ -10,6 +10,7 @@ one more forward without gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +40,11 @@ def judge(
         names = getattr(getattr(accelerator.unwrap_model(scorer), "heads", None), "names", ())
         return Separate(objective, forwards, accelerator, state, names)
     return Coupled(objective, accelerator.unwrap_model(scorer), reference, forwards, accelerator, state)
+
+
+def alone(device: torch.device) -> Any:
+    """In place of the accelerator: a process that reads the rows by itself waits for no other."""
+    return SimpleNamespace(num_processes=1, process_index=0, device=device, unwrap_model=lambda model: model)
 
 
 def numbers(state: Mapping[str, float]) -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grainline import footprint
+from grainline.batching import ordered, settled, step_examples, step_forwards
 from grainline.data import collate
-from grainline.data.order import Order
-from grainline.engine import looking, reference_kind, step_examples, step_forwards
+from grainline.engine import looking, reference_kind
 from grainline.evaluation import preferences
 from grainline.footprint import Size
 from grainline.prepare import Prepared
@@ -58,29 +58,29 @@ class Course(NamedTuple):
     )
 
 
-def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout) -> Course:
-    """The forwards of the run's steps, of its reference and of its evaluations.
+def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout, processes: int = 1) -> Course:
+    """The forwards of the run's steps, of its reference and of its evaluations, in all processes together.
 
     Raises:
-        RecipeError: no such schedule.
+        RecipeError: no such schedule, or steps of fewer rows than processes.
     """
-    order = Order(prepared.train, batch_size=recipe.batch_size, sampler=recipe.sampler, seed=recipe.seed)
-    count = recipe.steps or order.steps(recipe.epochs)
+    recipe = settled(recipe, prepared.train, layout, processes)
+    order, count = ordered(recipe, prepared.train)
     schedule(Plan(steps=count, schedule=recipe.schedule, warmup=recipe.warmup))  # a misspelt one is found now
     looked_at = range(count) if count <= STEPS_LAID_OUT else _spaced(range(count), STEPS_LAID_OUT)
     sizes, largest, forwards = [], None, 0
     for step in looked_at:
-        batches = step_forwards(recipe, order, step, layout=layout)
+        batches = step_forwards(recipe, order, step, layout=layout, processes=processes)
         sizes += [footprint.size(batch) for batch in batches]
         forwards += len(batches)
         largest = max([*([largest] if largest else []), *batches], key=lambda batch: batch.ids.numel())
     assert largest is not None
     share = count / len(looked_at)
     total = footprint.add(sizes, share)
-    rows = count * recipe.batch_size
+    rows = count * order.batch_size
     steps = Steps(
         steps=count,
-        rows=recipe.batch_size,
+        rows=order.batch_size,
         epochs=rows / len(prepared.train),
         layout=layout,
         laid_out=len(looked_at),
@@ -95,7 +95,7 @@ def lay_out(recipe: Recipe, prepared: Prepared, layout: Layout) -> Course:
     held_out = [_read_once(recipe, rows, layout) for rows in prepared.held_out.values()]
     used = [
         row
-        for step in range(-(-min(rows, len(prepared.train)) // recipe.batch_size))
+        for step in range(-(-min(rows, len(prepared.train)) // order.batch_size))
         for row in step_examples(recipe, order, step)
     ]
     once = [_read_once(recipe, used[: len(prepared.train)], layout), *held_out] if kind == "cache" else []

@@ -174,7 +174,7 @@ def _job(source: _Source, steps: Sequence[Any], seed: int) -> _Job:
         "steps": [rooms.text(step) for step in chain],
         "seed": seed,
         "source": source.facts(),
-        "reads": {path: digest for path in read if (digest := _digest(Path(path).expanduser()))},
+        "reads": {path: digest for path in read if (digest := provenance.digest(Path(path).expanduser()))},
         "versions": provenance.versions(),
     }
     return _Job(source, chain, seed, facts)
@@ -184,20 +184,6 @@ def _code(step: Curation) -> Iterator[str]:
     """The file of a step of the user's own."""
     path = getattr(sys.modules[type(step).__module__], "__grainline_path__", None)
     yield from [path] if path else []
-
-
-def _digest(path: Path) -> str:
-    """sha256 of a file's, or a folder's, bytes; empty for what is neither."""
-    digest = hashlib.sha256()
-    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in found:
-        digest.update(_sha256(file).encode())
-    return digest.hexdigest() if found else ""
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------ carrying it out
@@ -266,7 +252,7 @@ def _finished(job: _Job, out: Path) -> dict[str, Any]:
         raise RunError(what, where=str(out), instead="Remove it, or write to another place.")
     told = {out: facts["out"]} if out.suffix else {out / f"{part}.jsonl": one for part, one in facts["out"].items()}
     for file, one in told.items():
-        if not file.is_file() or _sha256(file) != one["sha256"]:
+        if not file.is_file() or provenance.sha256(file) != one["sha256"]:
             raise RunError("is not what was written there.", where=str(file), instead=f"Remove {out}, to make it anew.")
     return facts
 

@@ -18,11 +18,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from grainline import adapter_files, export, geometry, heads, models, rooms, sharding
+from grainline import adapter_files, export, first_look, geometry, heads, models, rooms, sharding
 from grainline.adapters import _seam as adapters
 from grainline.data import collate
-from grainline.data.mismatch import mismatch
-from grainline.data.order import Order
 from grainline.errors import ModelError, RecipeError
 from grainline.evaluation import preferences
 from grainline.forward import Scorer, choose_layout, parts, probe_examples, probe_length, rounding
@@ -153,10 +151,14 @@ class Engine:
         row = min(some, key=lambda e: sum(len(e.prompt) + len(a.ids) for a in e.answers))
         return collate.collate([row], rows=self.rows, layout=self.layout)
 
-    def attach(self, folder: Path) -> None:
-        """Put the fresh adapter on, unless training goes on from an existing one."""
+    def attach(self, folder: Path, look: adapters.Losses | None = None, *, resume: bool = False) -> None:
+        """Put the fresh adapter on, unless training goes on from an existing one. ``look``: rows, if it wants some."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            heads.attach(self.recipe.objective, self.scorer)
         if self.recipe.model.adapter is None and not self.recipe.shard:
-            self.scorer.model = _adapted(self.recipe, self.scorer.model)
+            self.scorer.model, self.scorer.fused = _adapted(self.recipe, self.scorer.model), None
+            first_look.begin(self.recipe.adapter, self.scorer.model, look, folder / "initial" if resume else None)
             if self.recipe.fuse:
                 self.scorer.fuse()
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
@@ -166,9 +168,6 @@ class Engine:
                 if self.recipe.evaluation.geometry:
                     self.start = {name: tensor.detach().clone() for name, tensor, _ in self.trainable()}
         self._spare_head()
-        with torch.random.fork_rng():
-            torch.manual_seed(self.recipe.seed)
-            heads.attach(self.recipe.objective, self.scorer)
 
     def adopt(self, model: Any) -> None:
         """Go on with a trained ``model`` of the same base; the reference stays what it was."""
@@ -279,22 +278,6 @@ def trainable(recipe: Recipe, model: Any) -> list[Tagged]:
                 instead="Set it to float32.",
             )
     return found
-
-
-def step_forwards(
-    recipe: Recipe, order: Order, step: int, *, layout: Layout, share: tuple[int, int] = (0, 1)
-) -> list[Batch]:
-    """The rows of optimizer step ``step`` as forwards; ``share`` = (k, n) gives those of process k of n."""
-    examples = step_examples(recipe, order, step)
-    parts = collate.pack(examples, max_tokens=recipe.tokens_at_once, layout=layout, parts=share[1])
-    rows = collate.speaking(recipe.objective.needs)
-    return [collate.collate(part, rows=rows, layout=layout) for part in parts[share[0] :: share[1]]]
-
-
-def step_examples(recipe: Recipe, order: Order, step: int) -> list[Example]:
-    """The rows of optimizer step ``step``, each with answers to other prompts where the objective needs them."""
-    rows = order.step(step)
-    return mismatch(rows) if "mismatched" in recipe.objective.needs else rows
 
 
 def possible_layouts(recipe: Recipe) -> list[Layout]:

@@ -3,7 +3,7 @@
 The real :class:`~grainline.forward.Scorer` reads a real batch on torch's meta device, where every operation knows its
 shapes and none computes. FLOPs are counted operation by operation (a multiply-add is two), so what a frozen weight
 spares is spared; kept tensors are counted once a storage, without the weights. Attention is a stand-in that keeps and
-costs what a fused kernel does, since a meta tensor would be read by the plain one.
+costs what the device's own does, since a meta tensor would be read by the plain one.
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ def add(sizes: Sequence[Size], times: float = 1.0) -> Size:
     return Size(*(round(times * sum(part)) for part in zip(*sizes, strict=True))) if sizes else Size(0, 0, 0)
 
 
-def cost(model: Any, batch: Batch, *, fuse: bool = True) -> Cost:
-    """What the forward and backward of ``batch`` cost a ``model`` on the meta device; ``fuse`` as in the recipe."""
+def cost(model: Any, batch: Batch, *, fuse: bool = True, on_cpu: bool = True) -> Cost:
+    """What the forward and backward of ``batch`` cost a ``model`` on the meta device; ``fuse`` as in the recipe.
+
+    ``on_cpu``: packed rows will attend by plain products there, which keep less.
+    """
     scorer = Scorer(model, packed=bool(batch.trees))
     if fuse:
         scorer.fuse()
@@ -77,7 +80,8 @@ def cost(model: Any, batch: Batch, *, fuse: bool = True) -> Cost:
     counts = []
     for train in (False, True):
         scorer.train(train)
-        with _Attention.counting(measured.squares) as attention, _Counter() as counter:
+        by_products = on_cpu and bool(batch.trees)
+        with _Attention.counting(measured.squares, by_products) as attention, _Counter() as counter:
             with torch.set_grad_enabled(train), kept_for_backward(model) as held:
                 token = scorer(batch).token
             if train:
@@ -178,24 +182,29 @@ def kept_for_backward(model: Any) -> Iterator[dict[int, int]]:
 
 
 class _Attention(torch.autograd.Function):
-    """Stands in for fused attention: keeps its inputs, its output and a number a position and head."""
+    """Stands in for attention: keeps its inputs and, as fused kernels do and plain products do not (they make all
+    again in backward), its output and a number a position and head."""
 
     flops = 0.0
     squares = 0
+    by_products = False
 
     @classmethod
     @contextmanager
-    def counting(cls, squares: int) -> Iterator[Any]:
+    def counting(cls, squares: int, by_products: bool) -> Iterator[Any]:
         """Add up the FLOPs of forwards over ``squares`` compared positions."""
-        cls.flops, cls.squares = 0.0, squares
+        cls.flops, cls.squares, cls.by_products = 0.0, squares, by_products
         yield cls
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         width = query.shape[-1] + value.shape[-1]
         _Attention.flops += 2.0 * query.shape[1] * width * _Attention.squares
-        out = query.new_empty(*query.shape[:-1], value.shape[-1])
-        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        batch, heads, tokens, _ = query.shape
+        # Laid out as kernels do it: the output projection reads this very storage.
+        out = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)
+        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, *(() if _Attention.by_products else (out, sums)))
         return out
 
     @staticmethod

@@ -8,10 +8,11 @@ a run makes sure of on the real weights. Seconds need a machine: :mod:`grainline
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import adapter_files, footprint, models
+from grainline import adapter_files, footprint, models, sharding
 from grainline.adapters import _seam as adapters
 from grainline.course import Course, Steps, lay_out
 from grainline.engine import possible_layouts, reference_kind, trainable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _FOUR_BITS = 4.127 / 8
 """Bytes a weight of bitsandbytes' nf4 with double quantisation."""
+FETCHED = 2
+"""Layers that a process holds whole at a time where weights are shared out: the one it reads, and the next."""
 
 
 class Data(NamedTuple):
@@ -50,21 +53,24 @@ class Trainable(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes. Estimated; None where the architecture does not say without weights."""
+    """Bytes of one process. Estimated; None where the architecture does not say without weights."""
 
     weights: dict[str, int]  # dtype -> bytes
     reference: int  # a second copy of the weights, for reference=snapshot
-    adapter: int  # adapter, gradients and optimizer state
+    adapter: int  # adapter, gradients and optimizer state; with several processes the gradients that they exchange
     activations: int | None  # what autograd keeps of the largest forward, and attention masks
     logits: int  # one chunk of the vocabulary's scores
     process: int  # Python and its libraries, on a CPU
     on_disk: int  # the reference's log-probs
+    fetched: int = 0  # with shard=true: layers that are whole while they are read
+    start: int = 0  # with shard=true on a CPU: weights and adapter whole, as they are before they are shared out
 
     @property
     def total(self) -> int | None:
-        """At the run's largest forward, without the disk."""
-        parts = (sum(self.weights.values()), self.reference, self.adapter, self.logits, self.process)
-        return None if self.activations is None else sum(parts) + self.activations
+        """At the run's largest forward, or at its start where that takes more; without the disk."""
+        parts = (sum(self.weights.values()), self.reference, self.adapter, self.fetched, self.logits)
+        reading = None if self.activations is None else sum(parts) + self.activations
+        return None if reading is None else max(reading, self.start) + self.process
 
 
 class Work(NamedTuple):
@@ -90,24 +96,29 @@ class Estimate(NamedTuple):
     course: Course
     cost: Cost | None
     source: str  # the model, in one sentence
+    processes: int = 1  # counts and work are of all of them together, memory is of each
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         found = {name: getattr(self, name)._asdict() for name in ("data", "trainable", "steps", "memory")}
         found["memory"]["total"] = self.memory.total
         work = None if self.work is None else self.work._asdict() | {"total": self.work.total}
-        return {"model": self.source, **found, "flops": work}
+        return {"model": self.source, "processes": self.processes, **found, "flops": work}
 
 
-def forecast(recipe: Recipe, prepared: Prepared) -> Estimate:
+def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate:
     """What carrying out ``recipe`` on its ``prepared`` data will take; of the model it reads the configuration alone.
 
     Raises:
         UserError: what a run would refuse, as far as that shows without weights.
     """
-    course = lay_out(recipe, prepared, possible_layouts(recipe)[0])
+    if recipe.shard:
+        sharding.check_sharing(recipe, reference_kind(recipe), processes)
+    course = lay_out(recipe, prepared, possible_layouts(recipe)[0], processes)
     empty = models.empty(_without_checkpointing(recipe))
-    weights = _weights(recipe, empty.model)
+    layers = sharding.layers_of(empty.model) if recipe.shard else []
+    whole, weights = (_weights(recipe, empty.model, layers, n) for n in (1, processes))
+    largest = max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0)
     model, factor = _attach(recipe, empty.model)
     tagged = trainable(recipe, model)
     roles: Counter[str] = Counter()
@@ -117,19 +128,23 @@ def forecast(recipe: Recipe, prepared: Prepared) -> Estimate:
     counted = Trainable(dict(roles), roles.total(), empty.model.num_parameters(), factor * held)
     optimizer = optimizers.build(recipe.optimizer, tagged, steps=course.steps.steps)
     state = footprint.optimizer_state(optimizer, tagged)
-    cost = _cost(recipe, model, course.largest)
+    adapter = (1 if recipe.adapter.config(empty.model) is None else 2) * held  # the tensors are counted as the base's
+    exchanged = held if processes > 1 and not recipe.shard else 0  # in DDP's own buckets
+    cost, on_cpu = _cost(recipe, model, course.largest, empty.device.type), empty.device.type == "cpu"
     memory = Memory(
         weights=weights,
         reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
-        adapter=(1 if recipe.adapter.config(empty.model) is None else 2) * held + state,
+        adapter=adapter + state + exchanged,
         activations=None if cost is None else cost.kept + _masks(course.largest, empty.dtype.itemsize),
         logits=footprint.logits(empty.model, course.largest.target.numel()),
-        process=footprint.resident() if empty.device.type == "cpu" else 0,
+        process=footprint.resident() if on_cpu else 0,
         on_disk=_on_disk(recipe, prepared),
+        fetched=FETCHED * largest,
+        start=sum(whole.values()) + held if layers and on_cpu else 0,
     )
     work = None if cost is None else _work(cost, course)
     data = _data(prepared)
-    return Estimate(data, counted, course.steps, memory, work, course, cost, empty.source)
+    return Estimate(data, counted, course.steps, memory, work, course, cost, empty.source, processes)
 
 
 def _data(prepared: Prepared) -> Data:
@@ -164,33 +179,36 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
         config.inference_mode = False
         return peft.get_peft_model(model, config), 1
     attached = adapters.attach_shapes(recipe.adapter, model)
-    twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(("pissa", "olora"))
+    twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(
+        ("pissa", "olora", "lora_ga")
+    )
     return attached, 2 if twice else 1  # what moves the base is shipped at twice the rank
 
 
-def _weights(recipe: Recipe, model: Any) -> dict[str, int]:
-    """dtype -> bytes of the base."""
+def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) -> dict[str, int]:
+    """dtype -> bytes of the base in each of ``processes``, which hold parts of the layers that are ``shared``."""
     from torch import nn
 
     head = model.get_output_embeddings()
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear) and m is not head}
+    parts = {id(parameter) for layer in shared for parameter in layer.parameters()}
     found: dict[str, int] = {}
     for parameter in model.parameters():
         short = recipe.model.load_in_4bit and id(parameter) in linear
         dtype = "4 bits" if short else str(parameter.dtype).removeprefix("torch.")
-        each = _FOUR_BITS if short else parameter.element_size()
-        found[dtype] = found.get(dtype, 0) + round(parameter.numel() * each)
+        held = sharding.part(parameter, processes) if id(parameter) in parts else parameter.nbytes
+        found[dtype] = found.get(dtype, 0) + (round(parameter.numel() * _FOUR_BITS) if short else held)
     return found
 
 
-def _cost(recipe: Recipe, model: Any, batch: Batch) -> Cost | None:
+def _cost(recipe: Recipe, model: Any, batch: Batch, device: str) -> Cost | None:
     """What a forward costs; None for an architecture that cannot be read without weights."""
     try:
-        whole = footprint.cost(model, batch, fuse=recipe.fuse)
+        whole = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
         if not recipe.model.gradient_checkpointing:
             return whole
         models.checkpoint_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
-        spared = footprint.cost(model, batch, fuse=recipe.fuse)
+        spared = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
         return None
     layers = model.config.get_text_config().num_hidden_layers

@@ -43,6 +43,12 @@ def prepare(recipe: Recipe, tokenizer: Any, *, quiet: bool = True, spend: bool =
             where="objective",
             instead=nearest(min(unmet), NEEDS),
         )
+    if recipe.batch_size == recipe.max_tokens == "auto" and "mismatched" in recipe.objective.needs:
+        raise RecipeError(
+            f"{rooms.text(recipe.objective)} reads answers to other prompts of the step, and so must its reference.",
+            where="batch_size",
+            instead="State it, or max_tokens: with both auto the rows of a step are known too late.",
+        )
     curated = [_curated(choice, recipe, quiet=quiet, spend=spend) for choice in recipe.data]
     read = [found for found, _ in curated]
     mixed = mixture.mix([(f.records, c.weight) for f, c in zip(read, recipe.data, strict=True)], seed=recipe.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -53,6 +54,18 @@ def versions() -> dict[str, str]:
 def write(file: Path, facts: Mapping[str, Any]) -> None:
     """JSON, atomically."""
     atomic.text(file, json.dumps(facts, indent=1, default=str))
+
+
+def digest(path: Path) -> str:
+    """sha256 of what a file holds, or all files of a folder; empty for what is neither."""
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256("".join(map(sha256, found)).encode()).hexdigest() if found else ""
+
+
+def sha256(file: Path) -> str:
+    """Of a file's bytes, which need not fit into memory."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

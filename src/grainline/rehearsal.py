@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from grainline import footprint, models
+from grainline.batching import ordered, settled, step_examples, step_forwards
 from grainline.data.order import Order
-from grainline.engine import Engine, Reference, step_examples, step_forwards
+from grainline.engine import Engine, Reference
+from grainline.first_look import losses
 from grainline.forecast import Estimate, forecast
 from grainline.launch import accelerator_for
 from grainline.optimizers import _seam as optimizers
@@ -93,7 +95,8 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
     start = time.perf_counter() - began
     if engine.layout != estimate.steps.layout:
         estimate = forecast(dataclasses.replace(recipe, layout=engine.layout), prepared)
-    order = Order(prepared.train, batch_size=recipe.batch_size, sampler=recipe.sampler, seed=recipe.seed)
+    recipe = settled(recipe, prepared.train, engine.layout)
+    order, _ = ordered(recipe, prepared.train)
     few = [step_forwards(recipe, order, step, layout=engine.layout) for step in range(FIRST)]
     sizes = [footprint.size(batch) for batch in few[1]]
     amount = _amount(estimate)
@@ -108,7 +111,8 @@ def rehearse(recipe: Recipe, prepared: Prepared, estimate: Estimate) -> tuple[Es
     )
     before, held = footprint.peak(engine.accelerator.device), footprint.resident()
     with tempfile.TemporaryDirectory() as folder:
-        engine.attach(Path(folder))
+        look = losses(recipe, engine.scorer, reference, lambda step: few[step], FIRST)
+        engine.attach(Path(folder), look)
         adapted = read()
         footprint.forget_peak(engine.accelerator.device)
         clock = _take(recipe, engine, reference, order, Path(folder))

@@ -27,11 +27,12 @@ from grainline import adapter_files, atomic, budget, checkpoint, claim, export, 
 from grainline import recipe as recipes
 from grainline.assessment.bench import Measured
 from grainline.assessment.facts import assess, named
-from grainline.data.order import Order
-from grainline.engine import Engine, Reference, reference_kind, step_examples, step_forwards
+from grainline.batching import ordered, settled, step_examples, step_forwards
+from grainline.engine import Engine, Reference, reference_kind
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
 from grainline.evaluation.measures import made
+from grainline.first_look import losses
 from grainline.launch import accelerator_for, check_trackers
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared, prepare
@@ -115,11 +116,7 @@ def run(
 
     tokenizer = models.load_tokenizer(recipe.model)
     prepared = prepare(recipe, tokenizer, quiet=quiet)
-    order = Order(prepared.train, batch_size=recipe.batch_size, sampler=recipe.sampler, seed=recipe.seed)
-    steps = recipe.steps or order.steps(recipe.epochs)
-
-    plan = _plan(recipe, steps)
-    schedule(plan)  # a misspelt schedule is found now, not when the reference has been read
+    schedule(_plan(recipe, 1))  # a misspelt schedule is found now, not when the reference has been read
 
     held = dataclasses.replace(recipe.model, device="cpu") if recipe.shard else recipe.model
     loaded = models.load(held, tokenizer=tokenizer)
@@ -127,6 +124,10 @@ def run(
     engine = Engine.build(recipe, loaded.model, prepared.train, accelerator)
     if recipe.model.adapter is None and not recipe.shard:
         recipe.adapter.config(loaded.model)  # and so is a target that matches nothing
+    processes = accelerator.num_processes
+    if recipe.max_tokens != "auto":
+        recipe = settled(recipe, prepared.train, engine.layout, processes, quiet=quiet)
+    order, steps = ordered(recipe, prepared.train)
     resolved = _resolved(recipe, loaded, engine, steps)
     facts: dict[str, Any] = {"model": {"source": loaded.source, "sha256": engine.fingerprint, "dtype": loaded.dtype}}
     facts["model"]["adapter_sha256"] = adapter_files.fingerprint(recipe.model.adapter) if recipe.model.adapter else None
@@ -137,6 +138,10 @@ def run(
         claim.check_same(folder, facts)
         read.metrics(folder), read.warnings(folder)  # damaged, they are named now and not at the first step
     mine, written = accelerator.is_main_process, recipes.dump(resolved)
+
+    def whole(step: int) -> list[Batch]:
+        return step_forwards(recipe, order, step, layout=engine.layout)
+
     if mine and resume:
         atomic.text(folder / "recipe.yaml", written)
     with claim.held(folder / "recipe.yaml", written) if mine and not resume else contextlib.nullcontext():
@@ -145,16 +150,19 @@ def run(
         used = _distinct(row for step in range(steps) for row in step_examples(recipe, order, step))
         held_out = [row for rows in prepared.held_out.values() for row in rows]
         reference = engine.reference([*used, *held_out], quiet=quiet)
-        engine.attach(folder)
+        look = losses(recipe, engine.scorer, reference, whole, steps)
+        engine.attach(folder, look, resume=resume)
         _check_best(recipe, engine, prepared, reference)
         if recipe.evaluation.geometry:
             engine.geometry(1)  # a mixture of weights cannot be looked at: said now, not at the first evaluation
         parameters = engine.trainable()
         if recipe.max_tokens == "auto":
-            settled = budget.settle(recipe, engine, order, steps, reference)
-            say(str(settled), quiet=quiet)
-            recipe, resolved = (dataclasses.replace(r, max_tokens=settled.max_tokens) for r in (recipe, resolved))
-            engine.recipe = recipe
+            found = budget.settle(recipe, engine, order, steps, reference)
+            say(str(found), quiet=quiet)
+            recipe = dataclasses.replace(recipe, max_tokens=found.max_tokens)
+            engine.recipe = recipe = settled(recipe, prepared.train, engine.layout, processes, quiet=quiet)
+            order, steps = ordered(recipe, prepared.train)
+            resolved = _resolved(recipe, loaded, engine, steps)
             if accelerator.is_main_process:
                 atomic.text(folder / "recipe.yaml", recipes.dump(resolved))
         optimizer = optimizers.build(recipe.optimizer, parameters, steps=steps)
@@ -167,8 +175,8 @@ def run(
         accelerator.init_trackers(folder.name, config=provenance.flat(recipes.as_dict(resolved)))
 
     def batches(step: int) -> list[Batch]:
-        mine = (accelerator.process_index, accelerator.num_processes)
-        return step_forwards(recipe, order, step, layout=engine.layout, share=mine)
+        only = accelerator.process_index
+        return step_forwards(recipe, order, step, layout=engine.layout, processes=processes, only=only)
 
     def evaluate(*, start: bool = False) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -195,7 +203,7 @@ def run(
             recipe.objective,
             optimizer,
             batches,
-            plan,
+            _plan(recipe, steps),
             folder,
             reference=reference,
             evaluate=evaluate if prepared.held_out or recipe.evaluation.geometry else None,
@@ -322,7 +330,8 @@ def _resolved(recipe: Recipe, loaded: models.LoadedModel, engine: Engine, steps:
     dtype: Any = str(loaded.dtype).removeprefix("torch.")
     model = dataclasses.replace(recipe.model, dtype=dtype)
     kind = engine.kind if engine.needs_reference else recipe.reference
-    return dataclasses.replace(recipe, model=model, steps=steps, layout=engine.layout, reference=kind)
+    known = recipe.steps if recipe.batch_size == "auto" else steps
+    return dataclasses.replace(recipe, model=model, steps=known, layout=engine.layout, reference=kind)
 
 
 def _plan(recipe: Recipe, steps: int) -> Plan:

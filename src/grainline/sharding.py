@@ -13,6 +13,7 @@ different numbers of forwards, or one alone has something to ask, they are kept 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def check_sharing(recipe: Recipe, reference: str, processes: int) -> None:
         raise RecipeError(
             "one process has nobody to share weights with.",
             where="shard",
-            instead="Start several: torchrun --nproc_per_node 2 -m grainline align ...",
+            instead="Start several, torchrun --nproc_per_node 2 -m grainline align ..., or plan with --processes 2.",
         )
     cannot = [
         ("adapter", not recipe.adapter.roles, "all weights would train, and only frozen ones are shared out", "lora"),
@@ -65,11 +66,8 @@ def shard(scorer: Any, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    body, names = _body(scorer), set(scorer.causal._no_split_modules or ())
+    body, layers = _body(scorer.causal), layers_of(scorer.causal)
     kind = type(body)
-    layers = [module for module in body.modules() if type(module).__name__ in names]
-    if not layers:
-        raise ModelError("it names no layers that could be shared out.", where=type(scorer.causal).__name__)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     frozen = {tensor for _, tensor in models.base_parameters(scorer.model) if not tensor.requires_grad}
     whole = {tensor for tensor in scorer.parameters() if tensor not in frozen}
@@ -80,6 +78,25 @@ def shard(scorer: Any, device: torch.device) -> None:
     body.__class__ = kind  # transformers looks up by it which hidden states a model can give
     scorer.to(device)
     same(p for p in scorer.parameters() if p.requires_grad)
+
+
+def layers_of(causal: Any) -> list[nn.Module]:
+    """The layers of a model that are shared out.
+
+    Raises:
+        ModelError: the model does not say which of its modules are layers.
+    """
+    names = set(causal._no_split_modules or ())
+    layers = [module for module in _body(causal).modules() if type(module).__name__ in names]
+    if not layers:
+        raise ModelError("it names no layers that could be shared out.", where=type(causal).__name__)
+    return layers
+
+
+def part(tensor: Tensor, processes: int) -> int:
+    """Bytes of ``tensor`` that the first of ``processes`` holds: torch cuts along the first axis, and rounds up."""
+    rows, *rest = tensor.shape
+    return -(-rows // processes) * math.prod(rest) * tensor.element_size()
 
 
 def is_sharded(scorer: nn.Module) -> bool:
@@ -110,7 +127,7 @@ def in_step(scorer: Any) -> Iterator[None]:
     def call(*_: Any) -> None:
         said(_LEARNS if torch.is_grad_enabled() else _READS)
 
-    calling = _body(scorer).register_forward_pre_hook(call, prepend=True)
+    calling = _body(scorer.causal).register_forward_pre_hook(call, prepend=True)
     try:
         yield
     finally:
@@ -141,6 +158,6 @@ def average(parameters: Sequence[nn.Parameter]) -> None:
         parameter.grad = mean.view_as(parameter).to(parameter)
 
 
-def _body(scorer: Any) -> nn.Module:
+def _body(causal: Any) -> nn.Module:
     """What every forward runs through, once."""
-    return getattr(scorer.causal, scorer.causal.base_model_prefix)
+    return getattr(causal, causal.base_model_prefix)

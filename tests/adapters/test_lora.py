@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 
 from grainline import rooms
+from grainline.adapters import lora_torch
 from grainline.adapters._seam import attach
 from grainline.adapters.lora import LoRA
 from grainline.errors import ModelError, SpecError
+from grainline.first_look import begin
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "adapters.json").read_text(encoding="utf-8"))
 
@@ -103,6 +106,7 @@ def test_dropout_forbids_shared_prompts() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [({}, False), ({"init": "pissa"}, True), ({"init": "pissa_niter_4"}, True), ({"init": "olora"}, True),
+     ({"init": "lora_ga"}, True),
      ({"init": "gaussian"}, False), ({"bias": "lora_only"}, True)],
 )  # fmt: skip
 def test_changes_base(options: dict[str, Any], expected: bool) -> None:
@@ -113,6 +117,8 @@ def test_changes_base(options: dict[str, Any], expected: bool) -> None:
     ("text", "reason"),
     [
         ("lora:init=eva", "needs activations"),
+        ("lora:gamma=4", "belong to init=lora_ga"),
+        ("lora:init=lora_ga,dora=true", "cannot be shipped"),
         ("lora:init=loftq", "4 bits"),
         ("lora:init=svd", "there are default, gaussian"),
         ("lora:init=pissa_niter_0", "no such init"),
@@ -152,3 +158,101 @@ def test_where_it_lands(tiny_llama: Any) -> None:
         if "lora_A" in name
     }
     assert ranks == {"1.self_attn.q_proj": 4, "1.self_attn.v_proj": 2}
+
+
+# ------------------------------------------------------------------------------------------------------------ LoRA-GA
+
+
+def test_lora_ga_by_hand() -> None:
+    w = torch.arange(16.0).reshape(4, 4) / 10
+    g = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
+    adapter = LoRA(targets=("proj",), rank=1, alpha=3.0, init="lora_ga", gamma=4.0)
+    model: Any = attach(adapter, OneLayer(w.tolist()))
+
+    def loss() -> torch.Tensor:
+        return (model.get_base_model()(torch.eye(4)).T * g).sum()  # sum of W * G: its gradient by W is G
+
+    begin(adapter, model, lambda: iter([0.25 * loss(), 0.75 * loss()]))
+    layer = model.base_model.model.proj
+    a, b, s = parts(layer)
+    c = 4**0.25 / 4**0.5
+    # A: the largest right direction, e1; B: the second left one, e2; each up to its sign
+    assert torch.allclose(a.abs(), c * torch.tensor([[1.0, 0.0, 0.0, 0.0]]), atol=1e-5)
+    assert torch.allclose(b.abs(), c * torch.tensor([[0.0], [1.0], [0.0], [0.0]]), atol=1e-5)
+    assert torch.allclose(layer.get_base_layer().weight + s * b @ a, w, atol=1e-6)
+    assert [layer.get_base_layer().weight.requires_grad, a.requires_grad, b.requires_grad] == [False, True, True]
+    loss().backward()
+    # One step of SGD: -lr s (B dA + dB A) = -lr (s c)^2 times the best approximation of G of rank 2
+    step = s * (b @ a.grad + b.grad @ a)
+    assert torch.allclose(step, (s * c) ** 2 * torch.diag(torch.tensor([4.0, 3.0, 0.0, 0.0])), atol=1e-4)
+
+
+def next_token(model: Any) -> torch.Tensor:
+    ids = torch.arange(3, 93).reshape(3, 30)
+    return model(input_ids=ids, labels=ids, use_cache=False).loss
+
+
+def test_lora_ga_takes_the_directions_that_peft_takes(tiny_llama: Any) -> None:
+    import peft
+    from peft.tuners.lora.config import LoraGAConfig
+
+    config = peft.LoraConfig(r=4, init_lora_weights="lora_ga", target_modules=["q_proj"])
+    config.lora_ga_config = LoraGAConfig()
+    theirs = copy.deepcopy(tiny_llama)
+    peft.preprocess_loraga(theirs, config, lambda: next_token(theirs).backward())
+    theirs = peft.get_peft_model(theirs, config)
+    adapter = LoRA(rank=4, init="lora_ga", targets=("q_proj",))
+    ours: Any = attach(adapter, tiny_llama)
+    begin(adapter, ours, lambda: iter([next_token(ours)]))
+    for i in range(2):
+        name = f"base_model.model.model.layers.{i}.self_attn.q_proj"
+        (a, b, _), (pa, pb, _) = parts(ours.get_submodule(name)), parts(theirs.get_submodule(name))
+        for mine, other in ((a, pa), (b.T, pb.T)):
+            cosine = torch.nn.functional.cosine_similarity(mine, other, dim=1).abs()
+            assert float(cosine.min()) > 0.99
+        c = 32**0.25 / 16**0.5
+        assert torch.allclose(a.norm(dim=1), torch.full((4,), c), atol=1e-4)  # theirs: 1
+        assert torch.allclose(b.norm(dim=0), torch.full((4,), c), atol=1e-4)  # theirs: c S
+
+
+def test_lora_ga_begins_like_full_training(tiny_llama: Any) -> None:
+    full = copy.deepcopy(tiny_llama).requires_grad_(True)
+    next_token(full).backward()
+    cosines: dict[str, list[float]] = {}
+    for init in ("default", "lora_ga"):
+        adapter = LoRA(rank=4, init=init)
+        model: Any = attach(adapter, copy.deepcopy(tiny_llama))
+        begin(adapter, model, lambda model=model: iter([next_token(model)]))
+        next_token(model).backward()
+        cosines[init] = []
+        for name, weight in full.named_parameters():
+            if not name.endswith("_proj.weight"):
+                continue
+            layer = model.get_submodule("base_model.model." + name.removesuffix(".weight"))
+            a, b, s = parts(layer)
+            step = s * (b @ a.grad + b.grad @ a)
+            cosines[init].append(float(torch.cosine_similarity(step.flatten(), weight.grad.flatten(), dim=0)))
+            if init == "lora_ga":  # the best that rank 2 r can do
+                values = torch.linalg.svdvals(weight.grad)
+                best = float(values[:8].norm() / values.norm())
+                assert cosines[init][-1] == pytest.approx(best, abs=0.01)
+    assert all(ga > plain + 0.2 for ga, plain in zip(cosines["lora_ga"], cosines["default"], strict=True))
+
+
+def test_lora_ga_in_groups_is_the_same(tiny_llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+    for held in (lora_torch.HELD, 5000):
+        monkeypatch.setattr(lora_torch, "HELD", held)
+        adapter = LoRA(rank=4, init="lora_ga")
+        model: Any = attach(adapter, copy.deepcopy(tiny_llama))
+        begin(adapter, model, lambda model=model: iter([next_token(model)]))
+        starts.append({name: tensor for name, tensor in model.named_parameters() if "lora_" in name})
+    for name, tensor in starts[0].items():
+        torch.testing.assert_close(tensor, starts[1][name])
+
+
+def test_lora_ga_needs_room_for_twice_its_rank(tiny_llama: Any) -> None:
+    adapter = LoRA(rank=16, init="lora_ga")  # keys have 16 outputs
+    model = attach(adapter, tiny_llama)
+    with pytest.raises(ModelError, match=r"2 x 16 directions.*Set it to 8"):
+        begin(adapter, model, lambda: iter([next_token(model)]))

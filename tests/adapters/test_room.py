@@ -26,6 +26,7 @@ VARIANTS = [
     "lora:init=orthogonal",
     "lora:init=pissa,rank=4",
     "lora:init=olora,rank=4",
+    "lora:init=lora_ga,rank=4",
     "lora:targets=[q_proj, v_proj],layers=[1]",
     "miss:tile=4",
     "sara:init=svd,share=0.3",

@@ -207,6 +207,16 @@ def test_a_rival_is_named_where_it_is_compared_with(copied: Any, toy: Toy, tmp_p
     assert not [name for name in found if name.startswith("against/")]
 
 
+def test_what_is_only_read_keeps_the_time_at_which_it_was_measured(copied: Any, toy: Toy) -> None:
+    run = copied()
+    run.evaluate(toy.held_out, progress=False)
+    file = run.folder / "evaluation" / "test" / "facts.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"time": "2', '"time": "1'), encoding="utf-8")
+    before = file.read_bytes()
+    run.evaluate(toy.held_out, progress=False)
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("text", ["{", '{"subject": 0, "families": {}}', "[]", '{"format": 1}'])
 def test_facts_that_cannot_be_read_are_written_again(text: str, copied: Any, toy: Toy) -> None:
     run = copied()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import types
 from typing import Any
@@ -55,7 +56,8 @@ def test_tasks_are_measured_before_and_after(copied: Any, toy: Toy, monkeypatch:
         with torch.no_grad():
             seen.append(model(input_ids=torch.tensor([[5, 6, 7]])).logits)
         assert (tasks, rows) == (("piqa",), 9)
-        return {"piqa": {"acc": float(len(seen)), "acc_stderr": 0.25}}
+        scores = {"acc": float(len(seen)), "acc_stderr": 0.25, "em,strict": 0.0, "em_stderr,strict": 0.125}
+        return {"piqa": scores}
 
     monkeypatch.setattr(weights, "harness", types.SimpleNamespace(measure=measure))
     run = copied()
@@ -63,6 +65,9 @@ def test_tasks_are_measured_before_and_after(copied: Any, toy: Toy, monkeypatch:
         toy.held_out, progress=False, families=["forgetting"], tasks=["piqa"], task_rows=9, neutral=toy.held_out
     )["test"]  # fmt: skip
     assert (found["forgetting/tasks/piqa acc_before"], found["forgetting/tasks/piqa acc"]) == (1.0, 2.0)
+    stored = json.loads((run.folder / "evaluation" / "test" / "facts.json").read_text(encoding="utf-8"))
+    tasks = stored["families"]["forgetting"]["tables"]["tasks"]
+    assert [(line["metric"], line["stderr"]) for line in tasks] == [("acc", 0.25), ("em,strict", 0.125)]
     base = transformers.AutoModelForCausalLM.from_pretrained(toy.model)
     with torch.no_grad():
         torch.testing.assert_close(seen[0], base(input_ids=torch.tensor([[5, 6, 7]])).logits, atol=1e-5, rtol=0)

@@ -79,6 +79,35 @@ def test_a_table_of_adapters(toy: Toy, capsys: pytest.CaptureFixture[str]) -> No
     assert found["lora:rank=4,alpha=8"]["memory"]["activations"] == alone["memory"]["activations"]
 
 
+def test_several_processes(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory is that of one; each adapter of a table is planned so as well."""
+    shared = [*words(toy, shard="true"), "--processes", "2"]
+    out = planned(capsys, *shared)
+    for line in ("2 processes", "memory: layers being read", "memory: before weights are shared out"):
+        assert line in out
+    assert "processes" not in planned(capsys, *words(toy))
+    found = json.loads(planned(capsys, *shared, "--json"))
+    whole = json.loads(planned(capsys, *words(toy), "--processes", "2", "--json"))
+    assert found["processes"] == whole["processes"] == 2
+    assert found["memory"]["weights"]["float32"] < 0.8 * whole["memory"]["weights"]["float32"]
+    table = json.loads(planned(capsys, *shared, "--adapters", "lora:rank=4,none", "--json"))
+    assert table["lora:rank=4"]["memory"]["weights"] == found["memory"]["weights"]
+    assert "all weights would train" in table["none"]["refused"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--probe", "--processes", "2"], "--probe takes steps in one"), (["--processes", "0"], "or equal to 1")],
+)
+def test_processes_that_cannot_be_planned(
+    more: list[str], said: str, toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["plan", *words(toy), *more])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_adapters_are_told_from_options() -> None:
     assert split("lora") == ["lora"]
     assert split("peft:type=OFT,oft_block_size=8, miss,adapter_x") == [
@@ -111,6 +140,7 @@ def test_units() -> None:
         ({"adapter": "none", "reference": "off"}, "reference"),
         ({"objective": "sft", "reference": "cache"}, "reference"),
         ({"model.device": "abacus"}, "device abacus"),
+        ({"shard": "true"}, "plan with --processes 2"),
     ],
     ids=str,
 )

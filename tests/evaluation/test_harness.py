@@ -49,6 +49,7 @@ def test_what_it_is_given_and_what_comes_back(lm_eval: Any, tmp_path: Path) -> N
     include, options = lm_eval.asked
     assert include == [str(tmp_path)]
     assert (options["tasks"], options["limit"], options["random_seed"]) == (["piqa", "mine"], 7, 3)
+    assert options["bootstrap_iters"] > 0  # it gives no standard error otherwise
     assert options["model"] == {"pretrained": "model", "tokenizer": "words"}
 
 
@@ -57,6 +58,8 @@ def test_mistakes(lm_eval: Any, tmp_path: Path) -> None:
         harness.measure("model", "words", ["piqq"])
     with pytest.raises(RunError, match=r"no such data set.*in the cache"):
         harness.measure("model", "words", ["piqa"], rows=13)
+    with pytest.raises(RunError, match=r"none\.yaml.*unreadable|unreadable.*none\.yaml"):
+        harness.measure("model", "words", [str(tmp_path / "none.yaml")])
     (tmp_path / "t.yaml").write_text("x: 1\n", encoding="utf-8")
     with pytest.raises(RunError, match="names no task"):
         harness.measure("model", "words", [str(tmp_path / "t.yaml")])

@@ -73,6 +73,7 @@ def test_what_a_reward_cannot_say_is_left_out_and_without_bounds_there_is_no_sid
 
 
 def test_pairs() -> None:
-    found = measured({}, [Duel("a", 0.9), Duel("b", 0.2), Duel("c", 0.5), Duel("c", 0.51)], bounded=False)
+    fought = [Duel("a", 0.9), Duel("b", 0.2), Duel("c", 0.5), Duel("c", 0.51)]
+    found = measured({}, [*fought, Duel("d", float("nan"))], bounded=False)  # nothing was said of the last
     assert found["pairs/accuracies"] == 2.5 / 4
     assert found["pairs/accuracies_low"] < 2.5 / 4 < found["pairs/accuracies_high"]

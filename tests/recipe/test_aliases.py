@@ -54,6 +54,8 @@ def load(given: dict[str, Any], least: dict[str, Any] = LEAST) -> tuple[recipe.R
         ({"gradient_checkpointing": True}, ["model.gradient_checkpointing=true"]),
         ({"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}, ["batch_size=8"]),
         ({"per_device_train_batch_size": 2}, ["batch_size=2"]),
+        ({"auto_find_batch_size": True}, ["max_tokens=auto"]),
+        ({"auto_find_batch_size": False}, []),
         ({"optim": "adamw_torch"}, ["optimizer=adamw"]),
         ({"bf16": False, "padding_free": True, "logging_steps": 10, "loss_weights": None}, []),
     ],

@@ -149,8 +149,12 @@ def test_overrides_are_independent_of_their_order() -> None:
         ("model: m\ndata: d\nevaluation: {data: {t: {pth: x}}}", "{file}: no key 'evaluation.data.t.pth'. Did you"),
         ("model: m\ndata: d\nmodel: n", "{file}, line 3: key 'model' stands twice, first in line 1."),
         ("model: m\n\tdata: d", "{file}, line 2: found character"),
-        ("model: m\ndata: d\nbatch_size: 0", "{file}: batch_size should be greater than or equal to 1, got 0."),
-        ("model: m\ndata: d\nbatch_size: many", "{file}: batch_size should be a valid integer, unable to parse"),
+        (
+            "model: m\ndata: d\nbatch_size: 0",
+            "{file}: batch_size should be a whole number of at least 1, or auto, got 0.",
+        ),
+        ("model: m\ndata: d\nbatch_size: many", "{file}: batch_size should be a whole number of at least 1, or auto"),
+        ("model: m\ndata: d\nbatch_size: 2.0", "{file}: batch_size should be a whole number of at least 1, or auto"),
         (
             "model: m\ndata: d\nmax_tokens: 1",
             "{file}: max_tokens should be a whole number of at least 2, or auto, got 1.",
@@ -207,7 +211,7 @@ def test_a_mistake_in_a_file_is_one_sentence(tmp_path: Path, text: str, said: st
         (["stepz=3"], "override stepz=3: no key 'stepz'. Did you mean 'steps'?"),
         (["steps.x=3"], "steps has no parts, so 'steps.x' cannot be set."),
         (["steps=3", "steps=4"], "steps stands twice among the overrides."),
-        (["batch_size=0"], "override batch_size=0: batch_size should be greater than or equal to 1, got 0."),
+        (["batch_size=0"], "override batch_size=0: batch_size should be a whole number of at least 1, or auto, got 0."),
         (["objective=dpo:bta=1"], "override objective=dpo:bta=1: objective: dpo has no option 'bta'."),
         (["objective.bta=1"], "override objective.bta=1: objective: dpo has no option 'bta'."),
         (["objective=dpo + sft", "objective.beta=1"], "objective.beta cannot be set, objective is not one named"),
@@ -248,12 +252,15 @@ def test_what_should_not_pass_in_silence_is_remarked_on() -> None:
         read = recipe.load(given)
         recipe.load({**LEAST, "evaluation": {"every": 3}})
         recipe.load({**LEAST, "evaluation": {"every": 3, "geometry": True}})
+        recipe.load({**LEAST, "memory": "8GB", "batch_size": "auto"})
+        recipe.load({**LEAST, "memory": "8GB", "max_tokens": "auto"})
         recipe.load(recipe.as_dict(read))  # written out in full: remarked on when it was made
     said = [str(warning.message) for warning in caught]
     assert said == [
         "evaluation set 'again' is also trained on: it says nothing of new data.",
         "epochs=2 is not used, because steps=3 is set.",
         "evaluation.every is set, but evaluation.data names nothing to look at.",
+        "memory=8GB is not used, because max_tokens=1024 is a number.",
     ]
 
 
@@ -325,3 +332,13 @@ def test_what_a_run_resolved_is_no_difference() -> None:
     resolved = load(LEAST, "steps=20", "layout=tree", "reference=cache", "model.dtype=float32")
     assert recipe.differences(resolved, open_) == []
     assert recipe.differences(resolved, load(LEAST, "steps=30")) == ["steps"]
+    assert recipe.differences(load(LEAST, "batch_size=5"), load(LEAST, "batch_size=auto")) == []
+    assert recipe.differences(load(LEAST, "batch_size=5"), load(LEAST, "batch_size=6")) == ["batch_size"]
+
+
+def test_rows_and_steps_that_were_settled_stay() -> None:
+    """They decide what is learnt; a run that did not come to settling them has learnt nothing."""
+    known, open_ = ["batch_size=5", "steps=8"], ["batch_size=auto"]
+    for started, wanted, goes_on in [(known, open_, (5, 8)), (open_, known, (5, 8)), (open_, open_, ("auto", None))]:
+        found = recipe.resumed(load(LEAST, *started), load(LEAST, *wanted))
+        assert (found.batch_size, found.steps) == goes_on

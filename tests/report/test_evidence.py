@@ -33,7 +33,18 @@ def test_what_the_interval_does_not_carry_is_not_known(make: Make) -> None:
 
 def test_a_loss_speaks_against_it(make: Make) -> None:
     files = after(look(30, 0.3, **{"logps/chosen_per_token": -3.5}))
-    assert kinds(make, "held-out accuracy", "less likely", "in training", **files) == ["against"] * 3
+    assert kinds(make, "held-out accuracy", "in training", **files) == ["against"] * 2
+
+
+def test_a_change_of_likelihood_counts_where_it_has_an_interval(make: Make) -> None:
+    run = make(**after(look(30, 0.3, **{"logps/chosen_per_token": -3.5})))
+    assert [one.kind for one in evidence.reasons(read.run(run)) if "less likely" in one.text] == ["open"]
+    facts = _evaluations.facts()
+    name = "displacement/chosen_per_token"
+    facts["metrics"] |= {name: -0.5, f"{name}_low": -0.6, f"{name}_high": -0.4}
+    _evaluations.write(run, facts_json=json.dumps(facts))
+    found = [one for one in evidence.reasons(read.run(run)) if "chosen answers" in one.text]
+    assert found == [("against", "change of the chosen answers on test, nats a token: −0.50 [−0.60, −0.40]")]
 
 
 def test_without_a_look_before_training_nothing_is_claimed(make: Make) -> None:

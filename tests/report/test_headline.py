@@ -95,6 +95,17 @@ def test_row_by_row_two_runs_that_look_alike_may_differ(low: float, verdict: str
     assert found.sentence.startswith(f"On the same rows b has an accuracy that is 0.05 [{low:.2f}".replace("-", "−"))
 
 
+def test_row_by_row_the_other_may_be_ahead(make: Make) -> None:
+    facts = _evaluations.facts() | {"against": {"kind": "run", "name": "a"}}
+    name = "against/rewards/accuracies"
+    facts["metrics"] = {name: -0.05, f"{name}_low": -0.08, f"{name}_high": -0.02}
+    one, two = make("a"), make("b", results_json=json.dumps(look(30, 0.85)))
+    _evaluations.write(two, facts_json=json.dumps(facts))
+    found = headline.several(read.runs([one, two]))
+    assert found.sentence == "On the same rows a has an accuracy that is 0.05 [0.02, 0.08] above that of b."
+    assert found.verdict == "better"
+
+
 @pytest.mark.parametrize(
     ("other", "verdict", "part"),
     [(0.2, "better", "do not touch"), (0.75, "unclear", "too close to call"), (0.8, "unclear", "the same held-out")],

@@ -106,3 +106,6 @@ def test_many_runs_have_fewer_pairs_each() -> None:
         assert view is not None
         each = max(1, heat.ALL // runs)
         assert [len(pair["runs"]) for pair in view["pairs"]] == [runs] * min(heat.PAIRS, each)
+    view = heat.view((REWARD,), [pairs[:2]])
+    assert view is not None
+    assert view["more"] == 0  # fewer than would fit

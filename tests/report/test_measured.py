@@ -23,6 +23,9 @@ def test_a_whole_evaluation(make: Make) -> None:
     assert found.table("forgetting", "tasks")[0]["task"] == "arc_easy"
     assert found.table("forgetting", "nothing") == found.table("nothing", "tasks") == ()
     assert found.against == ""
+    families = {**found.facts["families"], "preference": {"against": {"kind": "run", "name": "first"}}}
+    later = {**found.facts, "against": {"kind": "run", "name": "second"}, "families": families}
+    assert found._replace(facts=later).against == "first"  # answers were compared with the second
 
 
 def test_what_is_not_known_is_left_out(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import _evaluations
 from _runs import RECIPE, Make
 from grainline.report import read, side_by_side
 
@@ -27,6 +28,15 @@ def test_answers_to_one_prompt_stand_together(make: Make) -> None:
     (sample,) = side_by_side.samples(read.runs([make("a"), make("b", samples_jsonl=text)]))
     assert sample.turns == [("user", "why?")]
     assert sample.answers == [("reference", "thus"), ("a", "so"), ("b", "other")]
+
+
+def test_whom_the_judge_compared_with_is_said(make: Make) -> None:
+    run = make()
+    drawn = {"id": "a", "prompt": "why?", "policy": "so", "reference": "thus", "win": 0.75}
+    _evaluations.write(run, samples_jsonl=json.dumps(drawn) + "\n" + json.dumps(drawn | {"id": "b", "against": "as"}))
+    one, other = (sample.answers[1][0] for sample in side_by_side.samples(read.runs([run])))
+    assert one == "policy (the judge: better with 0.75)"
+    assert other == "policy (the judge: better than the other run's with 0.75)"
 
 
 def test_prompts_of_any_shape(make: Make) -> None:

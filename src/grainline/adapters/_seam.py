@@ -13,6 +13,9 @@ and says of itself
 ``roles``         name of PEFT's parameter container -> role, e.g. {"lora_A": "down", "lora_B": "up"}
 ``exceptions``    (optional) promise of ``contract.py`` that it does not make -> why
 ``attached``      (optional) a function of the wrapped model, called once a fresh adapter is on it
+``looks``         (optional) rows of the data that its start wants to see; 0 = none. With some, it has also
+``studied``       a function of the wrapped model and of ``Losses``: finds the start, while the adapter changes nothing
+``started``       a function of the wrapped model, called once the start is in place, found or read from a file
 ``placed``        (optional) a function of a prompt's ids: the ids that the adapter wants in their place
 ``readied``       (optional) a function of the bare model, called before it reads such ids
 ``examined``      (optional) a function of random ids: the same with such ids among them, for ``contract.py``
@@ -24,13 +27,18 @@ The functions below attach and question any of them. torch and peft are imported
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grainline.errors import ModelError
 from grainline.types import Tagged
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+Losses = Callable[[], "Iterator[Tensor]"]
+"""Each call gives the losses of the same rows once more, one after another: each is to be differentiated before the
+next is asked for, and their sum is what is meant."""
 
 
 class Adapter(Protocol):

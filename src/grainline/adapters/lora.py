@@ -1,4 +1,4 @@
-r"""Low-rank adaptation, and the refinements that PEFT carries inside it: rsLoRA, DoRA, PiSSA, OLoRA.
+r"""Low-rank adaptation, and the refinements that PEFT carries inside it: rsLoRA, DoRA, PiSSA, OLoRA, LoRA-GA.
 
 Hu et al. 2021, arXiv:2106.09685, Eq. 3:
 
@@ -16,11 +16,19 @@ orthogonal    rows of A and columns of B from two halves of one orthogonal matri
 pissa         the r largest singular directions of W: B = U sqrt(S / s), A = sqrt(S / s) V' (arXiv:2404.02948);
               pissa_niter_4 takes a randomised decomposition with 4 iterations
 olora         QR of W: B = Q[:, :r], A = R[:r] (arXiv:2406.01775)
+lora_ga       of the gradient G = U S V' of W on rows of the data: A = c V'[:r], B = c U[:, r:2r],
+              c = outputs^(1/4) / sqrt(gamma) (arXiv:2407.05000)
 ============  ==========================================================================================================
 
-pissa and olora take s B A out of W, so that training starts at the base model: with the adapter off the model is then
-*not* the base. Such adapters are shipped as plain LoRA of rank 2 r (grainline.export). Starts that need data (eva,
-corda, lora_ga) are refused rather than silently becoming plain LoRA.
+pissa, olora and lora_ga take s B A out of W, so that training starts at the base model: with the adapter off the
+model is then *not* the base. Such adapters are shipped as plain LoRA of rank 2 r (grainline.export). eva and corda,
+which need data too, are refused rather than silently becoming plain LoRA.
+
+lora_ga's factors and scale are those of the authors' code (github.com/Outsider565/LoRA-GA, direction ArB2r, scale
+stable). One step of SGD then moves the weight along the best rank-2r approximation of G:
+-lr s^2 (B B' G + G A' A) = -lr (s c)^2 G_2r. PEFT 0.21 takes the same directions, but leaves A without c and gives B
+the singular values of G, so that its start shrinks with the loss. Which loss is ours to choose: the run's own
+objective at the base, on the rows of its first steps (grainline.first_look) [inferred].
 """
 
 from __future__ import annotations
@@ -36,11 +44,12 @@ from grainline.types import spec
 if TYPE_CHECKING:
     from torch import nn
 
-_INITS = ("default", "gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora")
+    from grainline.adapters._seam import Losses
+
+_INITS = ("default", "gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora", "lora_ga")
 _REFUSED = {
     "eva": "it needs activations on data before training",
     "corda": "it needs covariances on data before training",
-    "lora_ga": "it needs a gradient on data before training",
     "loftq": "it rounds the base to 4 bits, and the adapter would fit no other base",
 }
 
@@ -70,7 +79,11 @@ class LoRA:
     dora: bool = False
     """Learn each output row's length apart from its direction; about a third slower."""
     init: str = "default"
-    """Start of A and B: default, gaussian, orthogonal, pissa, pissa_niter_<number>, olora."""
+    """Start of A and B: default, gaussian, orthogonal, pissa, pissa_niter_<number>, olora, lora_ga."""
+    gamma: float = Field(16.0, gt=0)
+    """Of init=lora_ga: A and B start with norms that fall as 1 / sqrt(gamma)."""
+    start_rows: int = Field(32, ge=1)
+    """Of init=lora_ga: rows whose gradient is taken before training, rounded up to whole steps, at most the run's."""
     bias: Literal["none", "all", "lora_only"] = "none"
     """Biases that train too; off is then no longer the base."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
@@ -93,6 +106,8 @@ class LoRA:
 
     @model_validator(mode="after")
     def _possible_together(self) -> LoRA:
+        if self.init != "lora_ga" and (self.gamma, self.start_rows) != (16.0, 32):
+            raise ValueError("gamma and start_rows belong to init=lora_ga")
         if self.init == "orthogonal" and any(rank % 2 for rank in (self.rank, *self.rank_pattern.values())):
             raise ValueError("init=orthogonal needs an even rank")
         if self._residual_base and self.dora:
@@ -111,8 +126,29 @@ class LoRA:
         return self._residual_base or self.bias != "none"
 
     @property
+    def looks(self) -> int:
+        """Rows that the start wants to see."""
+        return self.start_rows if self.init == "lora_ga" else 0
+
+    @property
     def _residual_base(self) -> bool:
-        return self.init.startswith(("pissa", "olora"))
+        return self.init.startswith(("pissa", "olora", "lora_ga"))
+
+    def studied(self, model: nn.Module, losses: Losses) -> None:
+        """Find LoRA-GA's A and B.
+
+        Raises:
+            ModelError: a layer is not linear or too small for the rank, or no gradient reaches it.
+        """
+        from grainline.adapters import lora_torch
+
+        lora_torch.study(model, losses, self.gamma)
+
+    def started(self, model: nn.Module) -> None:
+        """Take LoRA-GA's start out of the base."""
+        from grainline.adapters import lora_torch
+
+        lora_torch.take_out(model)
 
     def config(self, model: nn.Module) -> Any:
         """PEFT's configuration for ``model``.

@@ -102,12 +102,13 @@ def run(work: Work) -> dict[str, float]:
                 "against": work.other.told if work.other and family in families.COMPARED else None,
                 "seconds": round(time.monotonic() - began, 3),
                 "options": families.options(work, family),
-                "figures": found.figures,
+                "figures": clean(found.figures),
                 "tables": found.tables,
                 "notes": list(found.notes),
             }
             _write(work, known)
-    _write(work, known)
+    if not known:  # what may be there is another subject's
+        _write(work, known)
     return {name: value for name, value in _metrics(known).items() if value is not None}
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grainline import rooms
+from grainline import provenance, rooms
 from grainline.assessment.answers import answers_of, on_generation, questions_of
 from grainline.assessment.levels import on_control
 from grainline.assessment.rows import on_displacement, on_documents, on_masks, on_preference
@@ -40,8 +39,8 @@ OPTIONS: dict[Family, tuple[str, ...]] = {
     "documents": ("seed", "place"),
     "masks": (),
 }
-
-
+FILES = ("prompts", "neutral", "embedding")
+"""Options that may be a file or a folder, whose bytes decide."""
 COMPARED: frozenset[Family] = frozenset({"preference", "generation"})
 """Families that say something of another run too, where there is one."""
 
@@ -82,11 +81,8 @@ def options(work: Work, family: Family) -> dict[str, Any]:
 
 def key(work: Work, family: Family) -> str:
     """What decides a family's figures."""
-    read = {
-        name: _digest(getattr(work.measures, name))
-        for name in ("prompts", "neutral", "embedding")
-        if name in OPTIONS[family]
-    }
+    named = [(name, getattr(work.measures, name)) for name in FILES if name in OPTIONS[family]]
+    read = {name: provenance.digest(Path(path).expanduser()) if path else "" for name, path in named}
     rival = work.other.key if work.other is not None and family in COMPARED else None
     return work.decides(family=family, options=options(work, family), files=read, other=rival)
 
@@ -99,14 +95,3 @@ def other(work: Work) -> Other:
         else {}
     )
     return Other(work.bench.of.told, work.bench.key, work.rows(), said)
-
-
-def _digest(file: str) -> str:
-    """Of a file, or of a model's folder; empty for what is neither, such as a model's name."""
-    path = Path(file).expanduser()
-    if file and path.is_dir():
-        parts = [one for one in sorted(path.rglob("*")) if one.suffix in (".safetensors", ".json")]
-        return hashlib.sha256(
-            "".join(str(one.relative_to(path)) + _digest(str(one)) for one in parts).encode()
-        ).hexdigest()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if file and path.is_file() else ""

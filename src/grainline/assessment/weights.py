@@ -75,9 +75,15 @@ def _tasks(work: Work) -> list[dict[str, Any]]:
             "metric": metric,
             "before": before.get(task, {}).get(metric),
             "after": value,
-            "stderr": values.get(f"{metric.partition(',')[0]}_stderr"),
+            "stderr": values.get(_error_of(metric)),
         }
         for task, values in found["policy"].items()
         for metric, value in values.items()
         if "_stderr" not in metric
     ]
+
+
+def _error_of(metric: str) -> str:
+    """Where the harness keeps a metric's standard error: before the filter of the answers, if one is named."""
+    name, comma, answers = metric.partition(",")
+    return f"{name}_stderr{comma}{answers}"

@@ -26,6 +26,9 @@ def plan(
     adapters: Annotated[
         str, typer.Option("--adapters", metavar="A,B,C", help="A table of these adapters, each in the recipe's place.")
     ] = "",
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that torchrun will start: memory is that of one.")
+    ] = 1,
     probe: Annotated[bool, typer.Option("--probe", help="Load the model and take a few real steps.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes, FLOPs and seconds.")] = False,
 ) -> None:
@@ -42,6 +45,7 @@ def plan(
       grainline plan recipe.yaml
       grainline plan recipe.yaml max_tokens=4096 model.dtype=bfloat16 --probe
       grainline plan recipe.yaml --adapters lora,miss:rank=64,oft
+      grainline plan recipe.yaml shard=true --processes 2
       grainline plan model=smollm2-135m-instruct data=pairs.jsonl --json
     """
     from grainline import recipe as recipes
@@ -55,15 +59,18 @@ def plan(
     if beside and probe:
         raise UserError("--probe takes steps with one adapter.", instead="Leave out --adapters, or --probe.")
 
+    if probe and processes > 1:
+        raise UserError("--probe takes steps in one process.", instead="Leave out --processes, or --probe.")
+
     from grainline import models  # torch, only once the recipe is sound
     from grainline.forecast import forecast
     from grainline.prepare import prepare
 
     prepared = prepare(chosen, models.load_tokenizer(chosen.model), quiet=json, spend=False)
     if beside:
-        _compare({text: _forecast(other, prepared) for text, other in beside.items()}, json=json)
+        _compare({text: _forecast(other, prepared, processes) for text, other in beside.items()}, json=json)
         return
-    estimate, rehearsal = forecast(chosen, prepared), None
+    estimate, rehearsal = forecast(chosen, prepared, processes), None
     if probe:
         from grainline.rehearsal import rehearse
 
@@ -102,12 +109,12 @@ def _with_adapter(recipe: str, words: list[str], from_words: bool, adapter: str)
     return recipes.load({} if from_words else recipe, [*kept, f"adapter={adapter}"], notice=lambda _: None)
 
 
-def _forecast(chosen: Recipe, prepared: Any) -> Estimate | UserError:
+def _forecast(chosen: Recipe, prepared: Any, processes: int) -> Estimate | UserError:
     """What it takes, or why that cannot be said without weights."""
     from grainline.forecast import forecast
 
     try:
-        return forecast(chosen, prepared)
+        return forecast(chosen, prepared, processes)
     except UserError as refusal:
         return refusal
 
@@ -161,15 +168,20 @@ def _counted(estimate: Estimate) -> list[Line]:
 def _estimated(estimate: Estimate) -> list[Line]:
     memory, work = estimate.memory, estimate.work
     weights = ", ".join(f"{size(number)} in {dtype}" for dtype, number in memory.weights.items())
-    parts: list[Line] = [("memory: weights", weights, "counted")]
+    parts: list[Line] = [("memory is of each process", f"{estimate.processes} processes", "")]
+    parts = [*(parts if estimate.processes > 1 else []), ("memory: weights", weights, "counted")]
     if memory.reference:
         parts.append(("memory: reference", size(memory.reference), "counted"))
     parts.append(("memory: adapter, gradients, optimizer", size(memory.adapter), "counted"))
     if memory.activations is not None:
         parts.append(("memory: activations", size(memory.activations), "estimated, at the largest forward"))
+    if memory.fetched:
+        parts.append(("memory: layers being read", size(memory.fetched), "estimated"))
     parts.append(("memory: a chunk of logits", size(memory.logits), "estimated"))
     if memory.process:
         parts.append(("memory: Python and libraries", size(memory.process), "this process"))
+    if memory.start:
+        parts.append(("memory: before weights are shared out", size(memory.start + memory.process), "counted"))
     parts.append(("memory", "unknown without --probe" if memory.total is None else size(memory.total), "estimated"))
     if memory.on_disk:
         parts.append(("reference on disk", size(memory.on_disk), "counted"))

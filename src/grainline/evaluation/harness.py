@@ -13,6 +13,9 @@ from typing import Any
 
 from grainline.errors import RunError
 
+RESAMPLES = 1000
+"""Of the standard errors that have no formula."""
+
 
 def measure(
     model: Any, tokenizer: Any, tasks: Sequence[str], *, rows: int = 0, seed: int = 0
@@ -54,7 +57,7 @@ def measure(
             numpy_random_seed=seed,
             torch_random_seed=seed,
             fewshot_random_seed=seed,
-            bootstrap_iters=0,
+            bootstrap_iters=RESAMPLES,  # with 0 it leaves out the standard errors of plain means too
             log_samples=False,
         )
     except (OSError, ValueError) as error:
@@ -76,7 +79,11 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _name(file: Path) -> str:
     """What a task's file calls it."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"unreadable: {error.strerror}.", where=str(file), instead="Name a task's file.") from error
+    for line in text.splitlines():
         if line.startswith("task:"):
             return line.partition(":")[2].strip().strip("\"'")
     raise RunError("it names no task.", where=str(file), instead="Write task: NAME.")

@@ -24,7 +24,8 @@ class Measures:
     families: tuple[Family, ...] = ()
     """What to measure; none = preference, displacement and masks, and those that another option asks for."""
     generate: int = Field(0, ge=0)
-    """Prompts of the held-out rows that are answered, from the first on; 0 = none, or all of ``prompts``."""
+    """Prompts that are answered, from the first on; 0 = all of ``prompts``, or of the held-out rows where generation is
+    among the families; else none."""
     prompts: str = ""
     """A file of prompts to answer instead: AlpacaEval's or MT-Bench's questions as they are, or records."""
     draws: int = Field(1, ge=1)

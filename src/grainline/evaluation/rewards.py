@@ -50,8 +50,10 @@ def measured(
 ) -> dict[str, float]:
     """All metrics of the table that these data allow; what the reward said NaN of is left out."""
     found: dict[str, float] = {}
-    if duels:
-        found |= _mean("pairs/accuracies", [_win(duel.won) for duel in duels], [duel.prompt for duel in duels], seed)
+    decided = [duel for duel in duels if not math.isnan(duel.won)]
+    if decided:
+        won = [_win(duel.won) for duel in decided]
+        found |= _mean("pairs/accuracies", won, [duel.prompt for duel in decided], seed)
     for aspect, every in pieces.items():
         known = [piece for piece in every if not math.isnan(piece.said)]
         name = aspect or "overall"

@@ -206,7 +206,7 @@ def _gates(model: nn.Module) -> Iterator[Place]:
         width = getattr(parts["gate_proj"], "in_features", None)
         if width is None or None in parts.values():
             continue
-        kind = (type(module), type(parts["act_fn"]), width, _is_low_rank(module.down_proj))
+        kind = (type(module), type(parts["act_fn"]), width, type(parts["down_proj"]))
         if kind not in proved:
             proved[kind] = next((way for way in (_silu_gated, _gelu_gated) if _same(module, way, width)), None)
         if (way := proved[kind]) is not None:

@@ -59,7 +59,6 @@ INERT = {
     "per_device_eval_batch_size": "max_tokens sizes every forward pass and never changes a result",
     "precompute_ref_batch_size": "max_tokens sizes every forward pass and never changes a result",
     "eval_accumulation_steps": "evaluation keeps numbers per row, not logits",
-    "auto_find_batch_size": "max_tokens sizes every forward pass and never changes a result",
     "logging_steps": "every step is written to metrics.jsonl",
     "logging_first_step": "every step is written to metrics.jsonl",
     "logging_strategy": "every step is written to metrics.jsonl",
@@ -216,6 +215,8 @@ _CONVERTED: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
     "f_divergence_type": lambda value, _: {"objective.divergence": _DIVERGENCES.get(value, value)},
     "report_to": _report_to,
     "optim": _optim,
+    # Theirs halves a device's batch until it fits, and learns from fewer rows a step; this one changes no result.
+    "auto_find_batch_size": lambda value, _: {"max_tokens": "auto"} if value is True else {},
     "use_cpu": lambda value, _: {"model.device": "cpu"} if value is True else {},
     "max_steps": lambda value, _: {"steps": None if value == -1 else value},
     "finetuning_type": lambda value, _: {"adapter": {"full": "none"}.get(value, value)},

@@ -111,16 +111,18 @@ def differences(started: Recipe, wanted: Recipe) -> list[str]:
 def resumed(started: Recipe, wanted: Recipe) -> Recipe:
     """The recipe a run was ``started`` with, and of ``wanted`` only what :data:`MAY_CHANGE`.
 
-    A budget that the run has settled stays, unless ``wanted`` states another.
+    A budget that the run has settled stays, unless ``wanted`` states another. A run that was cut off before it settled
+    its rows and steps has learnt nothing, and takes those of ``wanted``.
     """
     whole = {key: getattr(wanted, key) for key in MAY_CHANGE if "." not in key}
+    whole |= {key: getattr(wanted, key) for key in ("batch_size", "steps") if getattr(started, key) in (None, "auto")}
     whole["max_tokens"] = started.max_tokens if wanted.max_tokens == "auto" else wanted.max_tokens
     model = {key.removeprefix("model."): key for key in MAY_CHANGE if key.startswith("model.")}
     parts = {name: getattr(wanted.model, name) for name in model}
     return dataclasses.replace(started, **whole, model=dataclasses.replace(started.model, **parts))
 
 
-_LEFT_OPEN = ("steps", "layout", "reference", "model.dtype")
+_LEFT_OPEN = ("steps", "batch_size", "layout", "reference", "model.dtype")
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -250,6 +252,8 @@ def _remarks(recipe: Recipe) -> list[str]:
         found.append("evaluation.every is set, but evaluation.data names nothing to look at.")
     if recipe.steps is not None and recipe.epochs != 1.0:
         found.append(f"epochs={recipe.epochs:g} is not used, because steps={recipe.steps} is set.")
+    if recipe.memory != "auto" and recipe.max_tokens != "auto":
+        found.append(f"memory={recipe.memory} is not used, because max_tokens={recipe.max_tokens} is a number.")
     return found
 
 

@@ -147,8 +147,9 @@ class Recipe:
     """Optimizer steps; null = as many as ``epochs`` asks for."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the data when ``steps`` is null."""
-    batch_size: int = Field(default=16, ge=1)
-    """Rows (pairs or labelled answers) in one optimizer step, over all processes."""
+    batch_size: int | Literal["auto"] = 16
+    """Rows (pairs or labelled answers) in one optimizer step, over all processes. It decides what is learnt. auto = the
+    most of which (nearly) every step is one forward of ``max_tokens``, settled before the first step."""
     max_length: int = Field(default=1024, ge=2)
     """Tokens of prompt + answer; longer prompts lose their oldest turns first."""
     max_tokens: int | Literal["auto"] = TOKENS_AT_ONCE
@@ -211,9 +212,12 @@ class Recipe:
     @field_validator("max_tokens", mode="plain", json_schema_input_type=Annotated[int, Field(ge=2)] | Literal["auto"])
     @classmethod
     def _budget(cls, value: Any) -> Any:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 2):
-            return value
-        raise PydanticCustomError("budget", "Input should be a whole number of at least 2, or auto")
+        return _whole(value, 2)
+
+    @field_validator("batch_size", mode="plain", json_schema_input_type=Annotated[int, Field(ge=1)] | Literal["auto"])
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        return _whole(value, 1)
 
     @field_validator("memory")
     @classmethod
@@ -232,6 +236,13 @@ class Recipe:
     def _steps(cls, value: Any) -> Any:
         steps = value if isinstance(value, (list, tuple)) else [value]
         return tuple(rooms.resolve("curation", step) for step in steps)
+
+
+def _whole(value: Any, least: int) -> Any:
+    """A number that may be left open."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return value
+    raise PydanticCustomError("whole", "Input should be a whole number of at least {least}, or auto", {"least": least})
 
 
 MAY_CHANGE = {

@@ -46,7 +46,7 @@ def _front(files: RunFiles) -> str:
     kept = _kept(files.folder / "adapter" / "README.md")
     base = kept.pop("base_model", None) or _hub_id(dig(files.recipe, "model", "name") or files.recipe.get("model"))
     tags = kept.pop("tags", [])
-    whole = not (files.folder / "adapter" / "adapter_config.json").is_file() and _is_whole(files)
+    whole = _is_whole(files)
     head: dict[str, Any] = {"base_model": base} if base else {}
     head |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
     head["tags"] = list(dict.fromkeys(["grainline", *_methods(files), *(tags if isinstance(tags, list) else [])]))
@@ -81,7 +81,11 @@ def _methods(files: RunFiles) -> list[str]:
 
 
 def _is_whole(files: RunFiles) -> bool:
-    return (files.folder / "adapter" / "config.json").is_file() or str(files.recipe.get("adapter")) == "none"
+    """Whether what is published is a model rather than an adapter."""
+    there = files.folder / "adapter"
+    if (there / "adapter_config.json").is_file():
+        return False
+    return (there / "config.json").is_file() or str(files.recipe.get("adapter")) == "none"
 
 
 def _paths(files: RunFiles) -> list[str]:

@@ -86,20 +86,6 @@ def moved(found: Evaluation) -> Chart | None:
     )
 
 
-def positions(found: Evaluation) -> Chart | None:
-    """The mean log-ratio by place in the answer."""
-    note = "mean log-ratio to the reference, nats a token"
-    table = found.table("displacement", "positions")
-    return _by_range("positions", "Where the change is", note, table, "role", "change", line=0.0)
-
-
-def drift(found: Evaluation) -> Chart | None:
-    """The mean KL by place in the answer."""
-    table = found.table("displacement", "positions")
-    note = "mean KL(reference || policy), nats a token"
-    return _by_range("drift", "Where the policy drifts", note, table, "role", "kl")
-
-
 def first_tokens(found: Evaluation) -> Chart | None:
     """The share of the margin that the first tokens make."""
     points = [Point(p.x, 100 * p.y) for p in _points(found.table("displacement", "margin_shares"), "tokens", "share")]
@@ -163,11 +149,34 @@ def places(found: Evaluation) -> Chart | None:
     )  # fmt: skip
 
 
-def mask_positions(found: Evaluation) -> Chart | None:
-    """How much a learned mask lets through, by place in the answer."""
-    table = found.table("masks", "positions")
-    return _by_range("masks", "What the masks let through", "mean of the mask", table, "mask", "mean")
+def _by_range(
+    key: str, title: str, note: str, of: tuple[str, str], group: str, value: str, **more: Any
+) -> Callable[[Evaluation], Chart | None]:
+    """Draws bars for each range of tokens of a table, those of the ``group``s beside each other."""
 
+    def draw(found: Evaluation) -> Chart | None:
+        table = found.table(*of)
+        ticks = list(dict.fromkeys(map(_range, table)))
+        curves = [
+            Curve(name, i, _there([_bounded(ticks.index(_range(row)), row, value) for row in rows]))
+            for i, (name, rows) in enumerate(_by(table, group).items())
+        ]
+        return _bars(key, title, note, curves, x="token of the answer", ticks=ticks, **more)
+
+    return draw
+
+
+_POSITIONS = ("displacement", "positions")
+positions = _by_range(
+    "positions", "Where the change is", "mean log-ratio to the reference, nats a token", _POSITIONS, "role", "change",
+    line=0.0,
+)  # fmt: skip
+drift = _by_range(
+    "drift", "Where the policy drifts", "mean KL(reference || policy), nats a token", _POSITIONS, "role", "kl"
+)
+mask_positions = _by_range(
+    "masks", "What the masks let through", "mean of the mask", ("masks", "positions"), "mask", "mean"
+)
 
 CHARTS: Mapping[str, Sequence[Callable[[Evaluation], Chart | list[Chart] | None]]] = {
     "preference": (few_pairs, length_bias, by_length, calibration),
@@ -202,18 +211,6 @@ def overlaid(found: Sequence[tuple[int, str, Evaluation]]) -> list[Chart]:
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
-
-
-def _by_range(
-    key: str, title: str, note: str, table: Sequence[Line], group: str, value: str, **more: Any
-) -> Chart | None:
-    """Bars for each range of tokens, those of the ``group``s beside each other."""
-    ticks = list(dict.fromkeys(map(_range, table)))
-    curves = [
-        Curve(name, i, _there([_bounded(ticks.index(_range(row)), row, value) for row in rows]))
-        for i, (name, rows) in enumerate(_by(table, group).items())
-    ]
-    return _bars(key, title, note, curves, x="token of the answer", ticks=ticks, **more)
 
 
 def _by(table: Sequence[Line], key: str) -> dict[str, list[Line]]:

@@ -40,6 +40,8 @@ def reasons(files: RunFiles) -> list[Reason]:
     if any("against_reference/likelihood" in evaluation.metrics for evaluation in files.evaluations):
         # Row by row it says more.
         new = {key: value for key, value in new.items() if not key.startswith("likelihood/")}
+    if any("displacement/chosen_per_token_low" in evaluation.metrics for evaluation in files.evaluations):
+        new = {key: value for key, value in new.items() if key != "logps/chosen_per_token"}
     found = [*_accuracy(old, new), *_likelihood(old, new), *_fit(files, new)]
     for evaluation in files.evaluations:
         found += _measured(evaluation)
@@ -87,10 +89,8 @@ def _likelihood(old: Line, new: Line) -> Iterator[Reason]:
     metric = "logps/chosen_per_token"
     if metric in old and metric in new and abs(change := new[metric] - old[metric]) >= SLIGHT:
         way = "likelier" if change > 0 else "less likely: margins come from pushing rejected answers down"
-        yield Reason(
-            "for" if change > 0 else "against",
-            f"chosen answers became {words.number(abs(change), 2)} nats a token {way}",
-        )
+        said = f"chosen answers became {words.number(abs(change), 2)} nats a token {way}"
+        yield Reason("open", f"{said}; without an interval (grainline evaluate gives one)")
 
 
 def _measured(found: Evaluation) -> Iterator[Reason]:
@@ -104,6 +104,7 @@ def _measured(found: Evaluation) -> Iterator[Reason]:
             0.0,
             f"accuracy by likelihood alone{where}, so much above the reference's on the same pairs",
         ),
+        ("displacement/chosen_per_token", 0.0, f"change of the chosen answers{where}, nats a token"),
         ("generation/win_rate", 0.5, f"share of its answers that the judge prefers{where}"),
         ("against/rewards/accuracies", 0.0, f"accuracy, so much more{other}, on the same pairs of {found.name}"),
     ):

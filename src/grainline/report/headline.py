@@ -54,6 +54,8 @@ def several(runs: Sequence[RunFiles]) -> Headline:
         return Headline("unclear", f"{sentence}.", ["Compare their margins, or measure on harder held-out rows."])
     if metric == "rewards/accuracies" and (row_by_row := _paired(best, second)):
         difference, low, high = row_by_row
+        if difference < 0:  # these rows may be others than those by which the runs were ranked
+            best, second, (difference, low, high) = second, best, (-difference, -high, -low)
         said = words.interval("x", {"x": difference, "x_low": low, "x_high": high}, 2)
         sentence = f"On the same rows {best.name} has an accuracy that is {said} above that of {second.name}"
         if low > 0:

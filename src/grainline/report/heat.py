@@ -70,7 +70,7 @@ def view(quantities: Sequence[Quantity], runs: Sequence[Sequence[Pair]]) -> dict
     return {
         "choices": choices,
         "pairs": _merged([pairs[:each] for pairs in runs], slots, limits),
-        "more": max(len(pairs) for pairs in runs) - each,
+        "more": max(0, max(len(pairs) for pairs in runs) - each),
         "segments": any(side.segments for pair in shown for side in pair.sides),
     }
 

@@ -46,8 +46,10 @@ class Evaluation(NamedTuple):
 
     @property
     def against(self) -> str:
-        """The run that this one was compared with; empty for none."""
-        other = self.facts.get("against")
+        """The run that this one was compared with; empty for none. Answers may have been compared with another later,
+        so who stands beside the rows goes first."""
+        rows = self.facts["families"].get("preference", {})
+        other = rows.get("against") or self.facts.get("against")
         return str(other.get("name", "")) if isinstance(other, Mapping) else ""
 
 

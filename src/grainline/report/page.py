@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from grainline import atomic
 from grainline.errors import UserError
 from grainline.report import charts, read, shades, words
 from grainline.report.view import view
@@ -44,7 +45,7 @@ class Page:
 
     def save(self, file: str | Path) -> Path:
         """Write the page to ``file``."""
-        Path(file).write_text(self.html, encoding="utf-8")
+        atomic.text(Path(file), self.html)
         return Path(file)
 
 

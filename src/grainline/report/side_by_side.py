@@ -125,7 +125,8 @@ def answered(files: RunFiles) -> Sequence[Line]:
 def _judged(row: Line) -> str:
     win = row.get("win")
     is_number = isinstance(win, (int, float)) and not isinstance(win, bool)
-    return f" (the judge: better with {words.number(win, 2)})" if is_number else ""
+    whose = " than the other run's" if "against" in row else ""
+    return f" (the judge: better{whose} with {words.number(win, 2)})" if is_number else ""
 
 
 def turns(prompt: Any) -> list[tuple[str, str]]:
