@@ -168,6 +168,20 @@ def test_a_start_that_is_taken_out_of_the_base_is_kept(toy: Toy, tmp_path: Path)
         assert (folder / "initial").is_dir() == kept, adapter
 
 
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING"])
+def test_a_learnt_prompt_starts_apart_from_its_reference(kind: str, toy: Toy, tmp_path: Path) -> None:
+    """The reference is the model without the prompt: cached, or read with the prompt off; the start says how far."""
+    choices = {"adapter": f"peft:type={kind},num_virtual_tokens=4", "evaluation": {"data": toy.held_out, "samples": 0}}
+    cached, off = (align(**toy.choices(tmp_path / of, reference=of, **choices)) for of in ("cache", "off"))
+    before, first = cached.metrics[:2]
+    assert first["start/policy_minus_reference"] > 0.01
+    assert abs(first["start/loss"] - first["start/constant"]) > 1e-5
+    assert before["eval_test_rewards/margins"] != 0  # of the policy, prompt and all
+    for mine, other in zip(cached.metrics, off.metrics, strict=True):
+        same = mine.keys() - {"seconds"}
+        assert {key: other[key] for key in same} == pytest.approx({key: mine[key] for key in same}, abs=1e-4)
+
+
 def test_going_on_attaches_nothing_new(toy: Toy, toy_run: Run, tmp_path: Path) -> None:
     world = World(toy, model={"name": toy.model, "adapter": str(toy_run.adapter)}, adapter="lora")
     before = world.engine.scorer.model

@@ -95,6 +95,22 @@ def test_monitor(tiny_llama: Any) -> None:
     assert geometry.monitor(torch.nn.Linear(2, 2)) == {}
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_start_that_was_taken_out_of_the_base_is_no_change(init: str, tiny_llama: Any) -> None:
+    """Its base is less than the model was: what it was merged with when fresh is what is compared with."""
+    before = {name: tensor.clone() for name, tensor in tiny_llama.named_parameters()}
+    model = attach(rooms.parse("adapters", f"lora:rank=4,init={init}"), tiny_llama)
+    start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    assert geometry.monitor(model)["change"] > 0.1
+    assert max(map(abs, geometry.monitor(model, start=start).values())) < 1e-5
+    with torch.no_grad():
+        for name in start:
+            model.get_parameter(name).add_(0.1)
+    for name, old, new in geometry.changed_weights(model, start=start):
+        assert torch.allclose(old, before[f"{name}.weight"], atol=1e-5)
+        assert geometry.relative_change(old, new) > 0.01
+
+
 def test_a_mixture_has_no_weight_to_look_at(tiny_llama: Any) -> None:
     with pytest.raises(ModelError, match="each token mixes"):
         geometry.monitor(attach(rooms.parse("adapters", "mo-sara"), tiny_llama))

@@ -14,16 +14,13 @@ from grainline.errors import InvariantError, NonFiniteError
 from grainline.types import Batch, LogProbs, Losses
 
 
-def start_tolerance(adapter: Any, rounding: float) -> float:
-    """How far the policy may be from the reference before the first step, nats a token: as two exact ways may be, and
-    any number for an adapter that says it does not start at the base (a learnt prompt is read from the first step)."""
-    return math.inf if "fresh is the base" in getattr(adapter, "exceptions", {}) else rounding
-
-
 def check_start(
     policy: LogProbs, reference: LogProbs, losses: Losses, objective: Any, tolerance: float
 ) -> dict[str, float]:
-    """Before the first step policy and reference are one model, and the loss is the objective's constant."""
+    """Before the first step policy and reference are one model, and the loss is the objective's constant.
+
+    ``tolerance``: nats a token; infinite for an adapter that starts apart, of which both are only told.
+    """
     apart = float((policy.token.detach() - reference.token).abs().max())
     if not apart <= tolerance:
         raise InvariantError(

@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from grainline import adapter_files, export, first_look, geometry, heads, models, rooms, sharding
 from grainline.adapters import _seam as adapters
@@ -49,8 +51,10 @@ class Engine:
         self.kept = parts(recipe.objective.needs)  # of the reference, beside log-probs
         self.kind = reference_kind(recipe)
         self.tolerance = rounding(scorer.causal)
+        self.start_tolerance = math.inf if adapters.starts_apart(recipe.adapter) else self.tolerance
         self.verified: float | None = None
         self.follower: Any = None  # the reference's model, where it follows the policy
+        self.start: dict[str, Tensor] = {}  # of an adapter that was taken out of the base, to be compared with
 
     @classmethod
     def build(cls, recipe: Recipe, model: Any, examples: Sequence[Example], accelerator: Accelerator) -> Engine:
@@ -96,11 +100,7 @@ class Engine:
         """This process's share of ``examples``, as forwards."""
         mine = (self.accelerator.process_index, self.accelerator.num_processes)
         return preferences.forwards(
-            examples,
-            rows=rows or self.rows,
-            layout=self.layout,
-            max_tokens=self.recipe.tokens_at_once,
-            share=mine,
+            examples, rows=rows or self.rows, layout=self.layout, max_tokens=self.recipe.tokens_at_once, share=mine
         )
 
     def reference(self, examples: Sequence[Example], *, quiet: bool) -> Reference | None:
@@ -162,8 +162,11 @@ class Engine:
             if self.recipe.fuse:
                 self.scorer.fuse()
             wrapped = hasattr(self.scorer.model, "peft_config")  # without one the start is the base, whole
-            if wrapped and self.recipe.adapter.changes_base and self.accelerator.is_main_process:
-                export.write_initial(self.scorer.model, folder / "initial")
+            if wrapped and self.recipe.adapter.changes_base:
+                if self.accelerator.is_main_process:
+                    export.write_initial(self.scorer.model, folder / "initial")
+                if self.recipe.evaluation.geometry:
+                    self.start = {name: tensor.detach().clone() for name, tensor, _ in self.trainable()}
         self._spare_head()
 
     def adopt(self, model: Any) -> None:
@@ -192,9 +195,10 @@ class Engine:
         start: bool = False,
         look: preferences.Look | None = None,
     ) -> preferences.Evaluation:
-        """Held-out metrics, shared by all processes; ``start``: of the reference, where training starts."""
+        """Held-out metrics, shared by all processes; ``start``: before training, where policy and reference are one."""
         # What is remembered of a reference does not say how concentrated it was: then the model itself is asked.
-        remembered = start and "concentration" not in self.recipe.objective.needs
+        known = start and math.isfinite(self.start_tolerance)
+        remembered = known and "concentration" not in self.recipe.objective.needs
         asked = _as_policy(reference) if remembered and reference is not None else self.scorer
         batches = self.forwards(examples, rows=looking(self.rows, examples))
         objective, device = self.recipe.objective, self.accelerator.device
@@ -211,13 +215,10 @@ class Engine:
         Raises:
             RecipeError: there is no adapter, or none that stands for changed weights.
         """
-        found = geometry.monitor(self.scorer.model, most)
+        found = geometry.monitor(self.scorer.model, most, start=self.start)
         if not found:
-            raise RecipeError(
-                f"adapter={rooms.text(self.recipe.adapter)} has no weights to compare with the base's.",
-                where="evaluation.geometry",
-                instead="Leave it off.",
-            )
+            what = f"adapter={rooms.text(self.recipe.adapter)} has no weights to compare with the base's."
+            raise RecipeError(what, where="evaluation.geometry", instead="Leave it off.")
         return {f"geometry_{key}": value for key, value in found.items()}
 
     def trainable(self) -> list[Tagged]:

@@ -14,7 +14,7 @@ Letters in shapes: ``O`` neurons (outputs), ``I`` inputs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -79,17 +79,23 @@ def _singular_values(weight_OI: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
 
 
-def changed_weights(model: Any, most: int | None = None) -> Iterator[tuple[str, Tensor, Tensor]]:
+def changed_weights(
+    model: Any, most: int | None = None, start: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(name, weight before, weight after) of matrices that an adapter of PEFT's kind changes, in float32.
 
     ``most`` takes as many, evenly through the model. Each layer is merged on a copy of its own; nothing else changes.
+    ``start``: the tensors of the fresh adapter by their names in the model, where its start was taken out of the base
+    (PiSSA, OLoRA): the weight before is then the base with them.
 
     Raises:
         GrainlineError: of a tuner of ours, the reason why no single weight stands for the change.
     """
     layers = list(carriers(model).items())
     for name, layer in layers if most is None else _evenly(layers, most):
-        yield name, *before_and_after(layer)
+        within = f"base_model.model.{name}."
+        fresh = {key.removeprefix(within): t for key, t in (start or {}).items() if key.startswith(within)}
+        yield name, *before_and_after(layer, fresh)
 
 
 def carriers(model: Any) -> dict[str, Any]:
@@ -98,23 +104,34 @@ def carriers(model: Any) -> dict[str, Any]:
     return {name.removeprefix("base_model.model."): module for name, module in found.items()}
 
 
-def before_and_after(layer: Any) -> tuple[Tensor, Tensor]:
-    """A layer's weight without and with its adapter, in float32; it is merged on a copy."""
+def before_and_after(layer: Any, fresh: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """A layer's weight without its adapter (or with ``fresh`` tensors in it) and with it, in float32; it is merged on a
+    copy."""
+    if fresh:
+        begun = copy.deepcopy(layer)
+        begun.load_state_dict(fresh, strict=False)
+        return _merged(begun), _merged(layer)
+    return _neurons(layer.get_base_layer()).float().clone(), _merged(layer)
+
+
+def _merged(layer: Any) -> Tensor:
     one = copy.deepcopy(layer).float()
-    before = _neurons(one.get_base_layer()).clone()
     one.merge()
-    return before, _neurons(one.get_base_layer())
+    return _neurons(one.get_base_layer())
 
 
-def monitor(model: Any, most: int = 12, sample: int = 256) -> dict[str, float]:
+def monitor(
+    model: Any, most: int = 12, sample: int = 256, start: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """The four numbers, each the mean over ``most`` changed matrices; empty where no adapter is merged by PEFT.
 
     Args:
         model: A PeftModel.
         most: Matrices that are looked at, evenly through the model.
         sample: Neurons of each whose distances are taken.
+        start: As in :func:`changed_weights`.
     """
-    found = [compared(before, after, sample) for _, before, after in changed_weights(model, most)]
+    found = [compared(before, after, sample) for _, before, after in changed_weights(model, most, start)]
     return {key: sum(one[key] for one in found) / len(found) for key in KEYS} if found else {}
 
 

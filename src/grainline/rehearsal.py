@@ -20,7 +20,6 @@ import torch
 
 from grainline import footprint, models
 from grainline.batching import ordered, settled, step_examples, step_forwards
-from grainline.checks import start_tolerance
 from grainline.data.order import Order
 from grainline.engine import Engine, Reference
 from grainline.first_look import losses
@@ -151,7 +150,7 @@ def _take(recipe: Recipe, engine: Engine, reference: Reference | None, order: Or
             reference=reference,
             callbacks=[clock],
             accelerator=engine.accelerator,
-            tolerance=start_tolerance(recipe.adapter, engine.tolerance),
+            tolerance=engine.start_tolerance,
         )
     return clock
 

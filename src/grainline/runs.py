@@ -28,7 +28,6 @@ from grainline import recipe as recipes
 from grainline.assessment.bench import Measured
 from grainline.assessment.facts import assess, named
 from grainline.batching import ordered, settled, step_examples, step_forwards
-from grainline.checks import start_tolerance
 from grainline.engine import Engine, Reference, reference_kind
 from grainline.errors import RecipeError, RunError, nearest
 from grainline.evaluation import samples
@@ -211,7 +210,7 @@ def run(
             callbacks=[*engine.following(folder), *([] if quiet else [bar]), *watching, *callbacks],
             accelerator=accelerator,
             resume=resume,
-            tolerance=start_tolerance(recipe.adapter, engine.tolerance),
+            tolerance=engine.start_tolerance,
         )
     with in_step(engine.scorer):  # the others lend their part of the weights
         if outcome.finished and accelerator.is_main_process:

@@ -83,7 +83,8 @@ def fit(
         evaluate: () -> metrics, called on all processes.
         callbacks: objects with any of transformers' event methods (on_train_begin, on_step_end, on_log, ...).
         resume: go on from the newest checkpoint in ``folder``.
-        tolerance: how far the policy may be from the reference before the first step, nats a token.
+        tolerance: how far the policy may be from the reference before the first step, nats a token; infinite for an
+            adapter that starts apart.
 
     Raises:
         NonFiniteError: a loss or the gradient is NaN or infinite; names the rows.

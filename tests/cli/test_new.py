@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from grainline import cli, rooms
 from grainline.cli.new import checkout, module_name
 from grainline.errors import SpecError, UserError
+from grainline.optimizers._parts import by_role
+from grainline.types import Tagged
 
 
 def new(*arguments: str) -> int:
@@ -38,6 +41,13 @@ def test_three_files_and_a_skeleton_that_is_a_method(
         assert "\\\\" not in path.read_text()
     with pytest.raises(NotImplementedError, match="quite-new"):
         value.config(None) if room == "adapter" else value(*[None] * {"objective": 4}.get(room, 1))
+
+
+def test_a_new_optimizer_has_a_rate_for_each_role(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert new("optimizer", "quite-new", "--dir", str(tmp_path)) == 0
+    spec = rooms.parse("optimizers", f"{capsys.readouterr().out.splitlines()[0]}:lr=0.1,lr.up=0.5,lr_scale.down=2")
+    matrices = [Tagged(role, torch.nn.Parameter(torch.zeros(2, 2)), role) for role in ("down", "other", "up")]
+    assert [group["lr"] for group in by_role(matrices, spec)] == [0.2, 0.1, 0.5]
 
 
 def test_the_skeletons_test_fails_until_its_golden_is_written(tmp_path: Path) -> None:

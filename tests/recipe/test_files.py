@@ -251,6 +251,7 @@ def test_what_should_not_pass_in_silence_is_remarked_on() -> None:
         warnings.simplefilter("always")
         read = recipe.load(given)
         recipe.load({**LEAST, "evaluation": {"every": 3}})
+        recipe.load({**LEAST, "evaluation": {"every": 3, "geometry": True}})
         recipe.load({**LEAST, "memory": "8GB", "batch_size": "auto"})
         recipe.load({**LEAST, "memory": "8GB", "max_tokens": "auto"})
         recipe.load(recipe.as_dict(read))  # written out in full: remarked on when it was made

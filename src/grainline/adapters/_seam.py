@@ -81,6 +81,11 @@ def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
         raise ModelError(f"it cannot be counted without weights ({reason})", where="adapter") from error
 
 
+def starts_apart(adapter: Adapter) -> bool:
+    """Whether ``adapter`` says that even fresh it is not the base: a learnt prompt is read from the first step on."""
+    return "fresh is the base" in getattr(adapter, "exceptions", {})
+
+
 def _wrapped(adapter: Adapter, model: nn.Module, config: Any) -> nn.Module:
     import peft
 

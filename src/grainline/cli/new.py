@@ -229,6 +229,8 @@ class CLASS:
 
     lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Share of each matrix that a step takes away, per unit of learning rate."""
     lr_of: ByRole = Field(default_factory=dict)
     """Role -> its own learning rate in place of lr, written lr.ROLE, e.g. lr.magnitude=2e-3."""
     lr_scale: ByRole = Field(default_factory=dict)

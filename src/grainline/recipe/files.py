@@ -248,7 +248,7 @@ def _remarks(recipe: Recipe) -> list[str]:
     for name, source in recipe.evaluation.data.items():
         if _rows(source) in trained:
             found.append(f"evaluation set {name!r} is also trained on: it says nothing of new data.")
-    if recipe.evaluation.every and not recipe.evaluation.data:
+    if recipe.evaluation.every and not (recipe.evaluation.data or recipe.evaluation.geometry):
         found.append("evaluation.every is set, but evaluation.data names nothing to look at.")
     if recipe.steps is not None and recipe.epochs != 1.0:
         found.append(f"epochs={recipe.epochs:g} is not used, because steps={recipe.steps} is set.")
