@@ -308,7 +308,7 @@ class Pairs(OrthogonalMap):
 
     @staticmethod
     def of_factors(x_TD: Tensor, of_x: Tensor, angle: Tensor) -> tuple[Tensor]:
-        """As :meth:`Givens.of_factors`. A quarter turn more commutes with R: x may stand for R' x, and dx for its own."""
+        """As :meth:`Givens.of_factors`. Quarter turns commute with R: x may stand for R' x."""
         pairs, gap = len(angle), x_TD.shape[1] - len(angle)
         across = x_TD[:, gap:] * of_x[:, :pairs]
         return (across.addcmul_(x_TD[:, :pairs], of_x[:, gap:], value=-1).sum(0),)

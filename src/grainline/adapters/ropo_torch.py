@@ -1,8 +1,8 @@
 """RoPO's tensors: a rotation of the inputs, and a positive length for each output.
 
-Two ways to the same output. By the input: turn it, run the frozen layer, scale what comes out; asks nothing of the layer
-but to be run. By the weight, where that is a plain matrix and there are enough tokens: turn and scale its rows, and make
-one product with them. Letters: ``T`` rows of x, ``O`` outputs, ``I`` inputs.
+Two ways to the same output. By the input: turn it, run the frozen layer, scale what comes out; asks nothing of the
+layer but to be run. By the weight, where that is a plain matrix and there are enough tokens: turn and scale its rows,
+and make one product with them. Letters: ``T`` rows of x, ``O`` outputs, ``I`` inputs.
 """
 
 from __future__ import annotations
@@ -79,7 +79,13 @@ class _ByWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, log_m: Tensor | None, rotation: Any, *factors: Tensor
+        ctx: Any,
+        x: Tensor,
+        weight_OI: Tensor,
+        bias: Tensor | None,
+        log_m: Tensor | None,
+        rotation: Any,
+        *factors: Tensor,
     ) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
         y_TO = F.linear(x_TI, _changed(weight_OI, log_m, rotation, factors), bias)
