@@ -14,6 +14,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grainline import geometry
+from grainline.adapters import ropo_torch
+from grainline.adapters._frozen import Frozen
 from grainline.adapters._seam import attach, tagged
 from grainline.adapters.lora import LoRA
 from grainline.adapters.ropo import RoPO
@@ -80,6 +82,38 @@ def test_the_goldens_effective_weight() -> None:
     x = torch.tensor(golden["x"], dtype=torch.float64)
     assert torch.allclose(changed(x), torch.tensor(golden["y"]).double(), atol=1e-6)
     assert torch.allclose(change.merged(changed.base_layer.weight), torch.tensor(golden["W_eff"]).double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [20, 77])  # fewer than a group of the tree; two groups and 13 more
+@pytest.mark.parametrize("granularity", ["givens", "givens+householder", "pairs"])
+@pytest.mark.parametrize("magnitude", [True, False])
+def test_by_weight_and_by_input_agree(
+    width: int, granularity: str, magnitude: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turning the weight's rows is turning the input: output and every derivative, a bias among what is not scaled."""
+    torch.manual_seed(1)
+    changed = layer(torch.randn(50, width).tolist(), bias=True, granularity=granularity, magnitude=magnitude)
+    changed = moved(changed, 0.5)
+    x = torch.randn(3, 40, width, dtype=torch.float64, requires_grad=True)
+    outer = torch.randn(3, 40, 50, dtype=torch.float64)
+    wanted = [x, *(p for p in changed.parameters() if p.requires_grad)]
+    found = []
+    for outputs_of_a_token, way in ((0, False), (2, True)):
+        monkeypatch.setattr(ropo_torch, "OUTPUTS_OF_A_TOKEN", outputs_of_a_token)
+        assert ropo_torch.by_weight(x, Frozen(changed)) is way
+        y = changed(x)
+        found.append([y, *torch.autograd.grad(y, wanted, outer)])
+    for by_input, by_weight in zip(*found, strict=True):
+        assert torch.allclose(by_input, by_weight, atol=1e-11)
+
+
+def test_few_tokens_and_other_dtypes_turn_the_input() -> None:
+    changed = layer(torch.randn(8, 4).tolist())
+    x = torch.randn(4, 4, dtype=torch.float64)
+    assert ropo_torch.by_weight(x, Frozen(changed))
+    assert not ropo_torch.by_weight(x[:3], Frozen(changed))
+    changed.base_layer.to(torch.bfloat16)  # a turned weight would be rounded to it
+    assert not ropo_torch.by_weight(x.float(), Frozen(changed, torch.float32))
 
 
 class Fixed(nn.Module):

@@ -62,12 +62,56 @@ class Givens(OrthogonalMap):
 
     def _turned(self, x: Tensor, angles: Tensor) -> Tensor:
         """x after the tree of ``angles[0]`` and the transposed tree of ``angles[1]``."""
-        sizes = (self.group,) * self.groups + (self.top,)
-        blocks, top = tree_matrices(angles, sizes).split((self.groups * self.group**2, self.top**2), dim=1)
-        top = top.view(2, self.top, self.top)
+        blocks, top = self._matrices(angles)
         if not self.groups:
             return x @ (top[1].T @ top[0]).T
-        return _TwoLevels.apply(x, blocks.view(2, self.groups, self.group, self.group), top)
+        return _TwoLevels.apply(x, blocks, top)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """What R' is made of, for :meth:`turn` and :meth:`of_factors`: first and last blocks, there and home."""
+        return self._matrices(torch.stack((-self.back, self.towards)))
+
+    def _matrices(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the groups (2, G, N, N), and of the second level (2, W, W)."""
+        sizes = (self.group,) * self.groups + (self.top,)
+        blocks, top = tree_matrices(angles, sizes).split((self.groups * self.group**2, self.top**2), dim=1)
+        return blocks.view(2, self.groups, self.group, self.group), top.view(2, self.top, self.top)
+
+    @staticmethod
+    def turn(rows: Tensor, blocks_2GNN: Tensor, tops_2WW: Tensor) -> Tensor:
+        """R w for each row, as a new matrix; outside of autograd."""
+        return _two_levels(rows, blocks_2GNN.flip(0), tops_2WW.flip(0))[0]
+
+    @staticmethod
+    def of_factors(x_TD: Tensor, of_x: Tensor, blocks_2GNN: Tensor, tops_2WW: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of the factors, from what R' is applied to and its derivative. With R' = last' top first::
+
+            u = first x,   e = first dx          before the second level
+            of_first = sum_t e x'                since e is the derivative by u, as dx is by x
+            of_top   = sum_t (top e) u'          of the winners
+            of_last  = sum_t (top u) (top e)' last
+
+        Outer products of x and dx block by block stand for all that needs no winner's second level.
+        """
+        first, last = blocks_2GNN
+        groups, size = first.shape[:2]
+        inside = groups * size
+        x, dx = _grouped(x_TD, size, inside), _grouped(of_x, size, inside)  # (T, G, N)
+        winners, of_winners = (
+            torch.cat(((inner * first[:, 0]).sum(-1), whole[:, inside:]), dim=1)
+            for inner, whole in ((x, x_TD), (dx, of_x))
+        )
+        top = tops_2WW[1].T @ tops_2WW[0]
+        of_top = top @ (of_winners.T @ winners)
+        up, of_up = (winners @ top.T)[:, :groups], (of_winners @ top.T)[:, :groups]
+        x, dx = x.transpose(0, 1), dx.transpose(0, 1)
+        of_first = first @ torch.bmm(dx.mT, x)
+        both = of_first @ first.mT  # (G, N, N): sum_t e u', and now the winner's row and column of it
+        both[:, :, 0] = (first @ torch.bmm(up.T.unsqueeze(1), dx).mT).squeeze(2)
+        both[:, 0] = (first @ torch.bmm(of_up.T.unsqueeze(1), x).mT).squeeze(2)
+        both[:, 0, 0] = (up * of_up).sum(0)
+        of_tops = torch.matmul(tops_2WW.flip(0), torch.stack((of_top, of_top.T)))
+        return torch.stack((of_first, both.mT @ last)), of_tops
 
 
 class _TwoLevels(torch.autograd.Function):
@@ -83,16 +127,8 @@ class _TwoLevels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, blocks_2GNN: Tensor, tops_2WW: Tensor) -> Tensor:
-        rows, home_GN, top_WW = _joined(blocks_2GNN, tops_2WW)
-        groups, size = home_GN.shape
-        inside = groups * size
         x_TD = x.reshape(-1, x.shape[-1])
-        z = torch.bmm(_grouped(x_TD, size, inside).transpose(0, 1), rows.mT)  # (G, T, N + 1): last' z, and the winner
-        w_TW = torch.cat((z[..., size].T, x_TD[:, inside:]), dim=1)
-        v_TW, y_TD = w_TW @ top_WW.T, torch.empty_like(x_TD)
-        change = (v_TW - w_TW)[:, :groups, None]
-        torch.addcmul(z[..., :size].transpose(0, 1), change, home_GN, out=_grouped(y_TD, size, inside))
-        y_TD[:, inside:] = v_TW[:, groups:]
+        y_TD, w_TW = _two_levels(x_TD, blocks_2GNN, tops_2WW)
         ctx.save_for_backward(x_TD, w_TW, blocks_2GNN, tops_2WW)
         return y_TD.view(x.shape)
 
@@ -125,6 +161,20 @@ class _TwoLevels(torch.autograd.Function):
         return of_x.view(outer.shape), of_blocks, torch.matmul(tops_2WW.flip(0), torch.stack((of_top, of_top.T)))
 
 
+def _two_levels(x_TD: Tensor, blocks_2GNN: Tensor, tops_2WW: Tensor) -> tuple[Tensor, Tensor]:
+    """y and w."""
+    rows, home_GN, top_WW = _joined(blocks_2GNN, tops_2WW)
+    groups, size = home_GN.shape
+    inside = groups * size
+    z = torch.bmm(_grouped(x_TD, size, inside).transpose(0, 1), rows.mT)  # (G, T, N + 1): last' z, and the winner
+    w_TW = torch.cat((z[..., size].T, x_TD[:, inside:]), dim=1)
+    v_TW, y_TD = w_TW @ top_WW.T, torch.empty_like(x_TD)
+    change = (v_TW - w_TW)[:, :groups, None]
+    torch.addcmul(z[..., :size].transpose(0, 1), change, home_GN, out=_grouped(y_TD, size, inside))
+    y_TD[:, inside:] = v_TW[:, groups:]
+    return y_TD, w_TW
+
+
 def _joined(blocks_2GNN: Tensor, tops_2WW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """last' first and below it the first row of first, (G, N + 1, N); the first row of last, (G, N); home' there."""
     first, last = blocks_2GNN
@@ -133,7 +183,7 @@ def _joined(blocks_2GNN: Tensor, tops_2WW: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _grouped(x_TD: Tensor, size: int, inside: int) -> Tensor:
     """(T, G, N): a view of the coordinates that are in groups."""
-    return x_TD[:, :inside].unflatten(1, (-1, size))
+    return x_TD[:, :inside].unflatten(1, (inside // size, size))
 
 
 def tree_matrices(angles_BA: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -245,6 +295,23 @@ class Pairs(OrthogonalMap):
 
     def transposed(self, x: Tensor) -> Tensor:
         return turned(x, -self.angle, self._stages)
+
+    def factors(self) -> tuple[Tensor]:
+        return (self.angle,)
+
+    @staticmethod
+    def turn(rows: Tensor, angle: Tensor) -> Tensor:
+        """As :meth:`Givens.turn`."""
+        rows = as_rows(rows)
+        _turn(rows, angle.cos(), angle.sin(), rows.shape[1] - len(angle))
+        return rows
+
+    @staticmethod
+    def of_factors(x_TD: Tensor, of_x: Tensor, angle: Tensor) -> tuple[Tensor]:
+        """As :meth:`Givens.of_factors`. Quarter turns commute with R: x may stand for R' x."""
+        pairs, gap = len(angle), x_TD.shape[1] - len(angle)
+        across = x_TD[:, gap:] * of_x[:, :pairs]
+        return (across.addcmul_(x_TD[:, :pairs], of_x[:, gap:], value=-1).sum(0),)
 
     @property
     def _stages(self) -> list[Stage]:

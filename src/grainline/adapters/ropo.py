@@ -10,7 +10,8 @@ which no rotation shared by all rows and no positive length changes. So, with th
 .. math:: z_i = m_i\,\hat w_i \cdot R^T x, \qquad R^T R = I,\ m_i > 0
 
 R starts at I and m_i at the length of w_i. Computed by turning the input, running the frozen layer and scaling its
-output: no changed weight is formed, and a quantised base stays as it is.
+output, so that a quantised base stays as it is; or, where a plain matrix meets enough tokens, by a weight turned and
+scaled for the call.
 
 How the paper builds R could not be read ("multi-granularity"), and there is no code: this is RoPO in its style. Our
 choices, which fit the published parameter counts but are not proved by them (``d`` inputs)
@@ -22,7 +23,8 @@ pairs                 one angle for each pair of coordinates, d / 2
 ====================  ==================================================================================================
 
 m_i is stored as the logarithm of its ratio to the start, so that it cannot change sign (a neuron turned round would
-change the energy). The backward pass keeps one activation: the input that LoRA keeps too, or what it was turned into.
+change the energy). The backward pass keeps the input, which LoRA keeps too (by the
+input: or what it was turned into), and for the magnitude an output.
 """
 
 from __future__ import annotations
