@@ -22,7 +22,7 @@ from typing import Any
 import _machine
 import torch
 
-from grainline import models, rooms
+from grainline import gemm, models, rooms
 from grainline.adapters import _seam
 
 MEASURE = "lora:rank=16"
@@ -108,7 +108,9 @@ def attached(base: Any, text: str) -> tuple[Any, float]:
 
 def step(model: Any, ids: torch.Tensor) -> float:
     began = time.perf_counter()
-    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    with gemm.by_onednn():  # as in training, and for every side
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    loss.backward()
     seconds = time.perf_counter() - began
     model.zero_grad()
     return seconds

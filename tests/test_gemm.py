@@ -73,6 +73,7 @@ def test_values_and_derivatives_are_torchs(name: str, handed: Handed) -> None:
     with gemm.by_onednn():
         found = all_of([part.float() for part in exact])
     assert len(handed) >= 6  # the product, its two derivatives, and theirs
+    assert found[0].is_contiguous()
     for ours, theirs in zip(found, wanted, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
 

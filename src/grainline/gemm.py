@@ -116,8 +116,9 @@ def _fits(a: Tensor, b: Tensor) -> bool:
 def _product(a_MK: Tensor, b_KN: Tensor, bias_N: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (a_MK, b_KN, bias_N)):
         return _Product.apply(a_MK, b_KN, bias_N)
-    if bias_N is None and not a_MK.is_contiguous() and a_MK.numel() > b_KN.numel():
-        return _product(b_KN.t(), a_MK.t()).t()  # Y' = B' A': it is the left one that oneDNN wants copied row by row
+    if bias_N is None and not a_MK.is_contiguous() and b_KN.shape[1] < min(a_MK.shape):
+        # Y' = B' A': the left one is copied row by row, unless the answer is, which is smaller.
+        return _product(b_KN.t(), a_MK.t()).t().contiguous()
     if not (b_KN.is_contiguous() or b_KN.t().is_contiguous()):
         b_KN = b_KN.contiguous()  # a part of a matrix would go a hundred times as slow
     return _pointwise()(a_MK, b_KN.t(), bias_N, "none", [], "")
