@@ -109,9 +109,9 @@ def test_by_weight_and_by_input_agree(
 
 def test_few_tokens_and_other_dtypes_turn_the_input() -> None:
     changed = layer(torch.randn(8, 4).tolist())
-    x = torch.randn(4, 4, dtype=torch.float64)
+    x = torch.randn(8, 4, dtype=torch.float64)
     assert ropo_torch.by_weight(x, Frozen(changed))
-    assert not ropo_torch.by_weight(x[:3], Frozen(changed))
+    assert not ropo_torch.by_weight(x[:7], Frozen(changed))
     changed.base_layer.to(torch.bfloat16)  # a turned weight would be rounded to it
     assert not ropo_torch.by_weight(x.float(), Frozen(changed, torch.float32))
 

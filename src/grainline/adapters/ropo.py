@@ -23,8 +23,8 @@ pairs                 one angle for each pair of coordinates, d / 2
 ====================  ==================================================================================================
 
 m_i is stored as the logarithm of its ratio to the start, so that it cannot change sign (a neuron turned round would
-change the energy). The backward pass keeps the input, which LoRA keeps too (by the
-input: or what it was turned into), and for the magnitude an output.
+change the energy). The backward pass keeps the input, which LoRA keeps too (or what it was
+turned into), and for the magnitude an output.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from grainline.adapters._givens import Givens, Pairs
 from grainline.adapters._orthogonal import HouseholderPair
 from grainline.adapters._tuner import Change, TunerConfig
 
-OUTPUTS_OF_A_TOKEN = 2
+OUTPUTS_OF_A_TOKEN = 1
 """The weight is turned while it has at most this many rows for each row of x: either way turns once forward and once
 backward, but by the weight no scaled output is made, and nothing is kept beside x and y."""
 
