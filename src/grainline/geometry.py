@@ -107,15 +107,14 @@ def carriers(model: Any) -> dict[str, Any]:
 def before_and_after(layer: Any, fresh: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """A layer's weight without its adapter (or with ``fresh`` tensors in it) and with it, in float32; it is merged on a
     copy."""
-    if fresh:
-        begun = copy.deepcopy(layer)
-        begun.load_state_dict(fresh, strict=False)
-        return _merged(begun), _merged(layer)
-    return _neurons(layer.get_base_layer()).float().clone(), _merged(layer)
+    before = _merged(layer, fresh) if fresh else _neurons(layer.get_base_layer()).float().clone()
+    return before, _merged(layer)
 
 
-def _merged(layer: Any) -> Tensor:
+def _merged(layer: Any, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The weight with the adapter in it, or with these ``tensors`` in the adapter's place."""
     one = copy.deepcopy(layer).float()
+    one.load_state_dict(tensors or {}, strict=False)
     one.merge()
     return _neurons(one.get_base_layer())
 
