@@ -34,11 +34,15 @@ def spec(kind: str) -> PEFT:
     return rooms.parse("adapters", f"peft:type={kind}" + (f",{SMALL[kind]}" if kind in SMALL else ""))
 
 
-@pytest.mark.parametrize("kind", OFFERED)
-def test_every_type_keeps_its_promises(kind: str, tiny_llama: Any) -> None:
+def tried_on(model: Any, kind: str) -> contract.Subject:
     if kind == "ADAMSS":
         pytest.importorskip("sklearn", reason="PEFT's AdaMSS needs scikit-learn")
-    subject = contract.Subject(spec(kind), tiny_llama, IDS)
+    return contract.Subject(spec(kind), model, IDS)
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+def test_every_type_keeps_its_promises(kind: str, tiny_llama: Any) -> None:
+    subject = tried_on(tiny_llama, kind)
     for promise in ("only tagged tensors train", "off is the base", "merged is the adapted", "saved and loaded"):
         finding = contract.tried(promise, subject)
         assert finding.verdict != "broken", finding
@@ -46,9 +50,7 @@ def test_every_type_keeps_its_promises(kind: str, tiny_llama: Any) -> None:
 
 @pytest.mark.parametrize("kind", OFFERED)
 def test_every_type_keeps_its_promises_in_four_bits(kind: str, four_bit_llama: Any) -> None:
-    if kind == "ADAMSS":
-        pytest.importorskip("sklearn", reason="PEFT's AdaMSS needs scikit-learn")
-    subject = contract.Subject(spec(kind), four_bit_llama, IDS)
+    subject = tried_on(four_bit_llama, kind)
     for promise in ("it changes the model", "only tagged tensors train", "off is the base", "saved and loaded"):
         finding = contract.tried(promise, subject)
         assert finding.verdict != "broken", finding
