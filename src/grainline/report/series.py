@@ -73,7 +73,7 @@ def single(files: RunFiles) -> list[Chart]:
     ]
     if not any(len(curve.points) > 1 for curve in moved):
         moved = [trained(side, f"logps/{side}", i) for i, side in enumerate(("chosen", "rejected"))]
-        title, about = "Likelihood in training", f"nats an answer; {said}"
+        title, about = "Likelihood in training", "; ".join(filter(None, ("nats an answer", said)))
     else:
         title = "Likelihood since the start"
         about = "held-out answers, nats an answer; both falling means that chosen ones are displaced"
