@@ -40,7 +40,6 @@ def model(name: str, vocabulary: int, *, dtype: str, device: torch.device) -> nn
         made = llama(vocabulary, hidden=64, layers=2, heads=4, inner=128)
     else:
         made = llama(vocabulary, hidden=256, layers=6, heads=4, inner=1024)
-    cpu.settle()  # as where weights are loaded
     models.disable_dropout(made)
     return made.to(device=device, dtype=getattr(torch, dtype))
 
@@ -49,6 +48,7 @@ def llama(vocabulary: int, *, hidden: int, layers: int, heads: int, inner: int, 
     """A random Llama with tied embeddings and half as many key heads as heads; float32, seeded."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    cpu.settle()  # as where weights are loaded
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
