@@ -57,7 +57,13 @@ class Scorer(nn.Module):
 
     def fuse(self) -> str:
         """Read with larger operations where they are proved to fit, as the model now is; says what was found."""
-        self.fused = fuse(self.model, self.glance)
+        device = next(self.parameters()).device
+
+        def rows() -> Tensor:
+            with self.plain() as model:  # without weights transformers can only read what it keeps for generation
+                return model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device)).logits
+
+        self.fused = fuse(self.model, rows)
         return self.fused.why
 
     def glance(self) -> Tensor:
