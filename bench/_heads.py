@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from grainline import gemm
 from grainline.forward import Scorer
 from grainline.forward.trees import Trees
 from grainline.types import Batch, LogProbs
@@ -17,7 +16,6 @@ from grainline.types import Batch, LogProbs
 class EveryPosition(Scorer):
     """Logits at every position, prompt and padding included, whole: what ``model(ids).logits`` gives."""
 
-    @gemm.by_onednn()
     def forward(self, batch: Batch) -> LogProbs:
         hidden = _hidden(self, batch)
         logprobs = self.causal.get_output_embeddings()(hidden).float().log_softmax(-1)
@@ -27,7 +25,6 @@ class EveryPosition(Scorer):
 class AnswerPositions(Scorer):
     """Logits where an answer token is predicted, whole; autograd keeps them for backward."""
 
-    @gemm.by_onednn()
     def forward(self, batch: Batch) -> LogProbs:
         hidden = _hidden(self, batch)[batch.source]
         logits = self.causal.get_output_embeddings()(hidden).float()

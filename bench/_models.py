@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from grainline import atomic, models
+from grainline import atomic, cpu, models
 from grainline.data import load as rows
 from grainline.recipe import ModelChoice
 
@@ -40,6 +40,7 @@ def model(name: str, vocabulary: int, *, dtype: str, device: torch.device) -> nn
         made = llama(vocabulary, hidden=64, layers=2, heads=4, inner=128)
     else:
         made = llama(vocabulary, hidden=256, layers=6, heads=4, inner=1024)
+    cpu.settle()  # as where weights are loaded
     models.disable_dropout(made)
     return made.to(device=device, dtype=getattr(torch, dtype))
 

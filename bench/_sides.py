@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from grainline import gemm, models
+from grainline import cpu, models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
 from grainline.data import collate
@@ -165,10 +165,10 @@ class Grainline:
         """The model as this side wants it: sides share it."""
         self.scorer.use(packed=self.layout != "padded")
         causal, switched = self.scorer.causal, []
+        matmul: Any = torch.backends.mkldnn.matmul
         if not self.how.onednn:
-            narrow = gemm.mkl_is_narrow
-            gemm.mkl_is_narrow = lambda: False
-            switched.append(lambda: setattr(gemm, "mkl_is_narrow", narrow))
+            matmul.fp32_precision = "ieee"  # a program's own word, which the library heeds
+            switched.append(lambda: setattr(matmul, "fp32_precision", "none"))
         if self.how.recomputed:
             causal.activation_checkpointing_enable({"use_reentrant": False})
             switched.append(causal.activation_checkpointing_disable)
@@ -176,7 +176,8 @@ class Grainline:
             causal.enable_input_require_grads()
             switched.append(causal.disable_input_require_grads)
         try:
-            yield
+            with cpu.full_width(self.how.onednn and self.accelerator.device.type == "cpu"):
+                yield
         finally:
             for off in switched:
                 off()

@@ -22,7 +22,7 @@ from typing import Any
 import _machine
 import torch
 
-from grainline import gemm, models, rooms
+from grainline import cpu, models, rooms
 from grainline.adapters import _seam
 
 MEASURE = "lora:rank=16"
@@ -108,9 +108,8 @@ def attached(base: Any, text: str) -> tuple[Any, float]:
 
 def step(model: Any, ids: torch.Tensor) -> float:
     began = time.perf_counter()
-    with gemm.by_onednn():  # as in training, and for every side
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-    loss.backward()
+    with cpu.full_width():  # as in training, and for every side
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     seconds = time.perf_counter() - began
     model.zero_grad()
     return seconds

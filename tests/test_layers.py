@@ -27,7 +27,7 @@ SEAMS = frozenset(f"{room}._seam" for room in ROOMS)
 
 CURRENCY = frozenset({"types", "errors"})
 STAGES = frozenset({"data", "forward", "rewards", "curation", "evaluation"})
-LOOP = frozenset({"checkpoint", "reduction", "events", "checks", "coupling", "sharding"})
+LOOP = frozenset({"checkpoint", "cpu", "reduction", "events", "checks", "coupling", "sharding"})
 RUN = LOOP | {
     "trainer",
     "reference_cache",
@@ -60,7 +60,6 @@ SHARED = {
 """Further shared modules of a room, beside _parts and _seam; or a folder, mathematics too long for one file. A folder's
 files use each other, torch and the currency, and nothing else of ours."""
 FURTHER = {
-    "adapters": {"gemm"},  # in derivatives that are written out
     "supervision": {"data"},  # where sentences are, which curation asks too
     "rewards": {"rooms", "data", "forward", "models", "pretrained", "generation", "atomic", "places", "progress"}
     | {"features", "shelf", "endpoint", "ledger"},  # frozen models; a model over the network; what they said once
@@ -80,7 +79,7 @@ VERBS = frozenset(
         "rehearsal",
         "doctor",
         "machine",
-        "gemm",
+        "cpu",
         "replay",
         "conversation",
         "curate",
@@ -102,7 +101,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "recipe": CURRENCY | {"rooms", "presets"},
     "pretrained": CURRENCY,
     "places": frozenset(),
-    "cpu": frozenset(),
+    "cpu": frozenset({"machine"}),
     "ledger": frozenset(),
     "endpoint": CURRENCY | {"ledger"},
     "models": CURRENCY | {"pretrained", "atomic", "places", "cpu"},
@@ -114,7 +113,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "model_card": CURRENCY | {"models"},
     "export": CURRENCY | {"models", "probe", "atomic", "adapter_files", "as_lora", "model_card"},
     "contract": CURRENCY | SEAMS | {"models", "export", "as_lora", "first_look"},
-    "first_look": CURRENCY | SEAMS | {"coupling", "export", "forward", "recipe"},
+    "first_look": CURRENCY | SEAMS | {"coupling", "cpu", "export", "forward", "recipe"},
     "claim": CURRENCY | CHOICES,
     "journal": CURRENCY | SEAMS | {"rooms", "data", "places", "progress", "provenance"},
     "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},
@@ -122,8 +121,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "batching": CURRENCY | CHOICES | {"data", "progress"},
     "data": CURRENCY,
-    "forward": CURRENCY | {"gemm"},
-    "generation": frozenset({"errors", "gemm"}),
+    "forward": CURRENCY | {"cpu"},
+    "generation": frozenset({"errors", "cpu"}),
     "scoring": CURRENCY | {"rooms", "data", "curate", "curation._seam"},
     "shelf": CURRENCY | {"atomic"},
     "features": CURRENCY | {"data", "forward", "models", "shelf", "progress"},
@@ -134,7 +133,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "evaluation": CURRENCY | {"data", "forward", "generation", "atomic", "machine", "concordance"},
     # An evaluation's composition root: a run on a bench, the families asked of it, judged by rewards.
     "assessment": CURRENCY | STAGES | RUN | CHOICES | {"rewards._seam", "generation"},
-    "upkeep": CURRENCY | {"contract", "export", "footprint"},
+    "upkeep": CURRENCY | {"contract", "export", "footprint", "cpu"},
     "reference_cache": CURRENCY | {"atomic"},
     "layout_memory": CURRENCY | {"forward", "models", "atomic"},
     "watch": CURRENCY | {"progress", "checkpoint"},
@@ -151,7 +150,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "batching", "budget", "footprint", "report"},
-    "budget": CURRENCY | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine"},
+    "budget": CURRENCY | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine", "cpu"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "batching", "evaluation", "prepare", "engine", "trainer", "footprint"},
     "forecast": CURRENCY
@@ -160,8 +159,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "heads", "sharding"},
     "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "batching", "forecast", "footprint"},
     "machine": frozenset(),
-    "gemm": frozenset({"machine"}),
-    "doctor": CURRENCY | {"models", "provenance", "machine", "gemm"},
+    "doctor": CURRENCY | {"models", "provenance", "machine", "cpu"},
     "replay": CURRENCY | RUN | CHOICES | {"runs", "report"},
     "conversation": CURRENCY | CHOICES | {"data", "models", "export", "generation", "adapter_files"},
     "rounds": CURRENCY | {"runs", "curation", "evaluation"},

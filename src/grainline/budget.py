@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from grainline import footprint, machine
+from grainline import cpu, footprint, machine
 from grainline.batching import step_examples
 from grainline.coupling import alone, judge
 from grainline.data import collate
@@ -141,7 +141,8 @@ def _measuring(engine: Engine, reference: Reference | None) -> Measure:
         scorer, objective, device = engine.scorer, engine.recipe.objective, engine.accelerator.device
         batch = collate.collate(rows, rows=engine.rows, layout=engine.layout).to(device)
         training = scorer.training
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # an adapter's dropout draws
+        drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])  # an adapter's dropout draws
+        with drawn, cpu.full_width(device.type == "cpu"):
             footprint.forget_peak(device)
             try:
                 judged = judge(

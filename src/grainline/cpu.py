@@ -1,10 +1,16 @@
-"""What torch and the C library are told before a model computes on a CPU: how much to keep for the next step."""
+"""What torch and the C library are told before a model computes on a CPU: how much to keep for the next step, and
+which of torch's libraries multiplies."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from grainline import machine
 
 KERNELS_KEPT = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 """Variables that bound how many compiled kernels torch (ideep) and oneDNN keep, one a shape of a product: 1024 unless
@@ -32,3 +38,56 @@ def settle() -> None:
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # none in musl
         for number in MEMORY_KEPT.values():
             mallopt(number, _NEVER)
+
+
+@contextmanager
+def full_width(when: bool = True) -> Iterator[None]:
+    """Take torch's float32 products by oneDNN meanwhile where MKL is narrow, those of a backward inside too."""
+    if when and mkl_is_narrow():
+        with _by_onednn():
+            yield
+    else:
+        yield
+
+
+@functools.cache
+def mkl_is_narrow() -> bool:
+    """Whether this torch multiplies float32 with half of the vectors that this processor and torch's oneDNN have.
+
+    MKL's AVX-512 kernels are for Intel's processors; oneDNN asks what a processor can do, not who made it. The answer
+    follows from the processor and is not timed, so that a run that is resumed multiplies as it did before.
+    """
+    import torch
+
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return wide and both and machine.vendor() == "AuthenticAMD" and _onednn_is_exact()
+
+
+@contextmanager
+def _by_onednn() -> Iterator[None]:
+    """torch hands float32 to oneDNN only where it may be rounded to bfloat16 inside of a product. oneDNN makes use of
+    that leave on processors with AMX, and multiplies by its float32 kernels elsewhere.
+
+    The setting is the whole process's; one that the program has made is left alone.
+    """
+    import torch
+
+    matmul = torch.backends.mkldnn.matmul
+    if matmul.fp32_precision != "none":
+        yield
+        return
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = "none"
+
+
+def _onednn_is_exact() -> bool:
+    """Does x times one come back bit for bit? No format with fewer digits than float32's 24 could give it back."""
+    import torch
+
+    x, one = torch.linspace(1, 2, 512 * 512).view(512, 512), torch.eye(512)
+    with _by_onednn():
+        return torch.equal(x @ one, x) and torch.equal(torch.bmm(x[None], one[None])[0], x)

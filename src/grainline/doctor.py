@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from grainline import gemm, machine, models, provenance
+from grainline import cpu, machine, models, provenance
 
 Verdict = Literal["ok", "slow", "missing", "fault"]
 
@@ -94,7 +94,7 @@ def processor() -> Iterator[Finding]:
         yield Finding("processor", "slow", said, "unset ATEN_CPU_CAPABILITY, or install a build for this processor")
     else:
         yield Finding("processor", "ok", said)
-    if gemm.mkl_is_narrow():
+    if cpu.mkl_is_narrow():
         yield Finding(
             "float32", "ok", "MKL multiplies with half of the vectors here: Grainline takes oneDNN's products"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from grainline import export
+from grainline import cpu, export
 from grainline.adapters import _seam as adapters
 from grainline.coupling import alone, judge
 from grainline.errors import ModelError, RecipeError
@@ -85,6 +85,7 @@ def begin(adapter: Any, model: Any, look: adapters.Losses | None, kept: Path | N
         raise ModelError("its start is found on rows of the data, and there are none.", where="adapter: init")
     else:
         device = next(model.parameters()).device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # an adapter's dropout draws
+        drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])  # an adapter's dropout draws
+        with drawn, cpu.full_width(device.type == "cpu"):
             adapter.studied(model, look)
     adapter.started(model)

@@ -61,11 +61,11 @@ def generate(
     """
     import torch
 
-    from grainline import gemm
+    from grainline import cpu
 
     stops = end_tokens(model, ends)
     found: list[dict[int, Said]] = [{} for _ in prompts]
-    with torch.no_grad(), gemm.by_onednn(model.device.type == "cpu"):
+    with torch.no_grad(), cpu.full_width(model.device.type == "cpu"):
         for together, numbers in _parts([len(p) for p in prompts], each, manner.max_new_tokens, at_once):
             rows = iter(_answer(model, [prompts[i] for i in together], numbers, manner, stops))
             for i in together:

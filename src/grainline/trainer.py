@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerState, get_scheduler
 
-from grainline import checkpoint, sharding
+from grainline import checkpoint, cpu, sharding
 from grainline.checks import check_finite, check_start, clip
 from grainline.coupling import judge
 from grainline.errors import RecipeError
@@ -135,7 +135,7 @@ def fit(
             judged = judge(objective, scorer, reference, forwards, accelerator, facts["state"])
             sums: dict[str, Tensor] = {}
             start: Metrics = {}
-            with sharding.in_step(scorer):
+            with sharding.in_step(scorer), cpu.full_width(accelerator.device.type == "cpu"):
                 for i, batch in enumerate(forwards):
                     batch = batch.to(accelerator.device)
                     last = i == len(forwards) - 1

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from grainline import export, footprint
+from grainline import cpu, export, footprint
 from grainline.contract import Subject
 
 STATE = 16
@@ -58,8 +58,9 @@ def measure(subjects: Sequence[Subject], ids: Tensor, *, repeats: int = 5, secon
 
 
 def _step(model: Any, ids: Tensor) -> None:
-    said = model(input_ids=ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
-    said.hidden_states[-1].float().square().mean().backward()
+    with cpu.full_width(ids.is_cpu):  # as in training
+        said = model(input_ids=ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+        said.hidden_states[-1].float().square().mean().backward()
     model.zero_grad()
     if ids.is_cuda:
         import torch

@@ -104,7 +104,7 @@ class Givens(OrthogonalMap):
         top = tops_2WW[1].T @ tops_2WW[0]
         of_top = top @ (of_winners.T @ winners)
         up, of_up = (winners @ top.T)[:, :groups], (of_winners @ top.T)[:, :groups]
-        x, dx = x.transpose(0, 1), dx.transpose(0, 1)
+        x, dx = x.transpose(0, 1).contiguous(), dx.transpose(0, 1).contiguous()  # for three products
         of_first = first @ torch.bmm(dx.mT, x)
         both = of_first @ first.mT  # (G, N, N): sum_t e u', and now the winner's row and column of it
         both[:, :, 0] = (first @ torch.bmm(up.T.unsqueeze(1), dx).mT).squeeze(2)
@@ -152,7 +152,7 @@ class _TwoLevels(torch.autograd.Function):
         of_x = torch.empty_like(x_TD)
         _grouped(of_x, size, inside).copy_(torch.bmm(of_z, rows).transpose(0, 1))
         of_x[:, inside:] = of_w[:, groups:]
-        of_rows = torch.bmm(of_z.mT, _grouped(x_TD, size, inside).transpose(0, 1))
+        of_rows = torch.bmm(of_z.mT, _grouped(x_TD, size, inside).transpose(0, 1).contiguous())
         of_top = of_v.T @ w_TW
         # Back through _joined: rows = (last' first, first_0), home = last_0, top = home' there.
         of_blocks = torch.matmul(blocks_2GNN.flip(0), torch.stack((of_rows[:, :size], of_rows[:, :size].mT)))

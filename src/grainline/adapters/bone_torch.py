@@ -12,8 +12,6 @@ import torch
 from peft.tuners.miss.layer import MissLinear
 from torch import Tensor, nn
 
-from grainline import gemm
-
 
 def lean(model: nn.Module) -> None:
     """Make every Bat layer of ``model`` a :class:`LeanBatLinear`; nothing but its forward changes."""
@@ -69,10 +67,10 @@ class _Changed(torch.autograd.Function):
     def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         x_TI, weight_OI, blocks_ARR = ctx.saved_tensors
         rows, size = blocks_ARR.shape[:2]
-        x_grad = gemm.matmul(grad_TO, changed(weight_OI, blocks_ARR)) if ctx.needs_input_grad[0] else None
+        x_grad = grad_TO @ changed(weight_OI, blocks_ARR) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[2]:
             return x_grad, None, None
-        whole_OI = gemm.matmul(grad_TO.T, x_TI)
+        whole_OI = grad_TO.T @ x_TI
         by_row = whole_OI.view(rows, -1, size)
         added = whole_OI.view(rows, size, -1, size).sum(2)
         return x_grad, None, torch.baddbmm(added, weight_OI.reshape(rows, -1, size).mT, by_row)

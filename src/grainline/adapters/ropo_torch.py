@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from grainline import gemm
 from grainline.adapters._frozen import Frozen
 from grainline.adapters._givens import Givens, Pairs
 from grainline.adapters._orthogonal import HouseholderPair
@@ -98,7 +97,7 @@ class _ByWeight(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         x_TI, y_TO, weight_OI, bias, log_m, *factors = ctx.saved_tensors
         outer_TO = outer.reshape(len(x_TI), -1)
-        of_x = gemm.matmul(outer_TO, _changed(weight_OI, log_m, ctx.rotation, factors))
+        of_x = outer_TO @ _changed(weight_OI, log_m, ctx.rotation, factors)
         of_m = None
         if y_TO is not None:
             of_m = (outer_TO * (y_TO if bias is None else y_TO - bias)).sum(0)

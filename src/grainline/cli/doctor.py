@@ -22,8 +22,8 @@ def doctor(
       grainline doctor --bench
       grainline doctor --json
     """
+    from grainline import cpu, machine
     from grainline import doctor as examination
-    from grainline import gemm, machine
     from grainline.cli import _print
 
     found = examination.examine()
@@ -31,7 +31,7 @@ def doctor(
     rates: dict[str, float] = {}
     if bench and not fault:
         device, auto = _device()
-        with gemm.by_onednn(device == "cpu"):
+        with cpu.full_width(device == "cpu"):
             rates = machine.measure(device)
         found += examination.judged(rates, auto=auto)
     if json:

@@ -73,10 +73,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Sequence[Block], scale: float) -> Tensor:
         _, H, N, _ = q.shape
-        out_NHd = q.new_empty(N, H, v.shape[-1])
+        out_NHd, scaled = q.new_empty(N, H, v.shape[-1]), q * scale
         for block in plan:
-            rows = _rows(q, block, k.shape[1])
-            answer = _over_keys(_weights(rows, k, block, scale), v, block)
+            answer = _over_keys(_weights(_rows(scaled, block, k.shape[1]), k, block), v, block)
             out_NHd[block.start : block.stop] = _unrows(answer, block, H).transpose(0, 1)
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.scale = plan, scale
@@ -86,14 +85,14 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v = ctx.saved_tensors
-        K, H = k.shape[1], q.shape[1]
+        K, H, scaled = k.shape[1], q.shape[1], q * ctx.scale  # fewer numbers to scale than scores
         # Written as the projections were read: (N, heads, d) in memory.
         dq, dk, dv = (torch.zeros_like(x[0].transpose(0, 1), memory_format=torch.contiguous_format) for x in (q, k, v))
         for block in ctx.plan:
-            rows, g = _rows(q, block, K), _rows(grad.transpose(1, 2), block, K)
-            weights = _weights(rows, k, block, ctx.scale)
+            rows, g = _rows(scaled, block, K), _rows(grad.transpose(1, 2), block, K)
+            weights = _weights(rows, k, block)
             pulled = torch.cat([torch.bmm(g, v[0, :, start:stop].mT) for start, stop in block.keys], -1)
-            pulled = torch._softmax_backward_data(pulled, weights, -1, weights.dtype).mul_(ctx.scale)
+            pulled = torch._softmax_backward_data(pulled, weights, -1, weights.dtype)
             dq[block.start : block.stop] = _unrows(_over_keys(pulled, k, block), block, H).transpose(0, 1)
             at = 0
             for start, stop in block.keys:
@@ -101,7 +100,7 @@ class _Attend(torch.autograd.Function):
                 dk[start:stop] += torch.bmm(pulled[:, :, here].mT, rows).transpose(0, 1)
                 dv[start:stop] += torch.bmm(weights[:, :, here].mT, g).transpose(0, 1)
                 at += stop - start
-        return dq.transpose(0, 1)[None], dk.transpose(0, 1)[None], dv.transpose(0, 1)[None], None, None
+        return dq.mul_(ctx.scale).transpose(0, 1)[None], dk.transpose(0, 1)[None], dv.transpose(0, 1)[None], None, None
 
 
 def _rows(q: Tensor, block: Block, key_heads: int) -> Tensor:
@@ -114,10 +113,10 @@ def _unrows(answer: Tensor, block: Block, heads: int) -> Tensor:
     return answer.view(heads, block.stop - block.start, answer.shape[-1])
 
 
-def _weights(rows: Tensor, k: Tensor, block: Block, scale: float) -> Tensor:
-    """(key heads, groups * rows, keys): how much each key is heard."""
+def _weights(rows: Tensor, k: Tensor, block: Block) -> Tensor:
+    """(key heads, groups * rows, keys): how much each key is heard by queries that are scaled."""
     parts = [torch.bmm(rows, k[0, :, start:stop].mT) for start, stop in block.keys]
-    score = (parts[0] if len(parts) == 1 else torch.cat(parts, -1)).mul_(scale)
+    score = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
     count = block.stop - block.start
     by_row = score.view(score.shape[0], -1, count, score.shape[-1])
     if block.mask is not None:

@@ -16,8 +16,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from grainline import gemm
-
 
 class LowRank(NamedTuple):
     """A frozen linear layer with a low-rank change: y = W x + b + s B A x."""
@@ -69,11 +67,11 @@ def _read(x_NI: Tensor, layers: Sequence[LowRank], factors: Sequence[Tensor]) ->
     """The layers' (N, out_i), and what :class:`_Pulled` needs beside the input."""
     down, up = factors[: len(layers)], factors[len(layers) :]
     down_RI = torch.cat(tuple(down)).to(x_NI.dtype)
-    inner_NR = gemm.matmul(x_NI, down_RI.mT)
+    inner_NR = x_NI @ down_RI.mT
     outputs = []
     for layer, b, inner_Nr in zip(layers, up, _by_layer(inner_NR, layers), strict=True):
         y_NO = F.linear(x_NI, layer.weight, layer.bias)
-        outputs.append(gemm.add_matmul(y_NO, inner_Nr, b.to(x_NI.dtype).mT, layer.scale))
+        outputs.append(y_NO.addmm_(inner_Nr, b.to(x_NI.dtype).mT, alpha=layer.scale))
     return outputs, [inner_NR, down_RI, *up]
 
 
@@ -85,22 +83,22 @@ class _Pulled:
         self.inner_NR, self.down_RI, *self.up = kept
         self.grads = [grad.reshape(-1, grad.shape[-1]) for grad in grads]
         inner = [
-            gemm.matmul(g_NO, b.to(g_NO.dtype)).mul_(layer.scale)
+            (g_NO @ b.to(g_NO.dtype)).mul_(layer.scale)
             for layer, b, g_NO in zip(layers, self.up, self.grads, strict=True)
         ]
         self.inner_grad_NR = torch.cat(inner, -1)
 
     def by_input(self) -> Tensor:
         (first, g_NO), *others = zip(self.layers, self.grads, strict=True)
-        total_NI = gemm.matmul(g_NO, first.weight)
+        total_NI = g_NO @ first.weight
         for layer, g_NO in others:
-            gemm.add_matmul(total_NI, g_NO, layer.weight)
-        return gemm.add_matmul(total_NI, self.inner_grad_NR, self.down_RI)
+            total_NI.addmm_(g_NO, layer.weight)
+        return total_NI.addmm_(self.inner_grad_NR, self.down_RI)
 
     def by_factors(self, x_NI: Tensor) -> tuple[Tensor, ...]:
-        grad_down = _by_layer(gemm.matmul(self.inner_grad_NR.mT, x_NI).to(self.up[0].dtype).mT, self.layers)
+        grad_down = _by_layer((self.inner_grad_NR.mT @ x_NI).to(self.up[0].dtype).mT, self.layers)
         grad_up = [
-            gemm.matmul(g_NO.mT, inner_Nr).mul_(layer.scale).to(b.dtype)
+            (g_NO.mT @ inner_Nr).mul_(layer.scale).to(b.dtype)
             for layer, b, inner_Nr, g_NO in zip(
                 self.layers, self.up, _by_layer(self.inner_NR, self.layers), self.grads, strict=True
             )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from grainline import gemm
+from grainline import cpu
 from grainline.forward import divergence
 from grainline.forward.fuse import Fused, fuse
 from grainline.forward.head import answer_logprobs, answer_logprobs_and_concentration
@@ -103,11 +103,11 @@ class Scorer(nn.Module):
             LogProbs with (B, T) rows in the order of ``batch.rows``; 0 outside the answers.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
-        with Watch(body, keep, batch.source) as watch, self._operations(keep), self._products():
+        with Watch(body, keep, batch.source) as watch, self._operations(keep), self._full_width():
             found = self._read(body, batch, layers="layers" in keep)
         hidden_MH = found.last_hidden_state.flatten(0, 1)[batch.source]
         against_MH = once(batch, against.hidden[:, :, -1]) if kl and against and against.hidden is not None else None
-        with self._products():
+        with self._full_width():
             said_M = self._say(hidden_MH, batch.target, against_MH, concentration)
         more: dict[str, Any] = {name: by_row(batch, value_M) for name, value_M in said_M.items()}
         said = batch.logprobs(more.pop("token"))._replace(**more)
@@ -129,7 +129,7 @@ class Scorer(nn.Module):
         No head is read, and no layer above the highest that is asked for.
         """
         body = getattr(self.causal, self.causal.base_model_prefix)
-        with self._operations(()), self._products():
+        with self._operations(()), self._full_width():
             found = Tap(body, layers).read(lambda: self._read(body, batch, layers=False))
         return torch.stack([found[layer].flatten(0, 1)[batch.source] for layer in layers], 1)
 
@@ -156,10 +156,8 @@ class Scorer(nn.Module):
         plain = self.fused is None or "activations" in keep or _checkpointed(self.causal)
         return nullcontext() if plain or self.fused is None else self.fused.reading()
 
-    def _products(self) -> AbstractContextManager[None]:
-        """oneDNN's where they are faster; not in layers that run again in backward, where they would be torch's own."""
-        on_cpu = next(self.parameters()).is_cpu
-        return gemm.by_onednn(on_cpu and not (torch.is_grad_enabled() and _checkpointed(self.causal)))
+    def _full_width(self) -> AbstractContextManager[None]:
+        return cpu.full_width(next(self.parameters()).is_cpu)
 
     def _read(self, body: Any, batch: Batch, *, layers: bool) -> Any:
         """What the body makes of the tokens; the states after each layer too, where ``layers`` are asked for."""
