@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -142,3 +143,40 @@ def test_checkpointed_layers_keep_to_their_own_operations() -> None:
     scorer.causal.activation_checkpointing_enable({"use_reentrant": False})
     scorer.train()
     assert apart(pulled(scorer, scored(scorer, questions(), "tree").token), wanted) < 1e-9
+
+
+def test_a_bfloat16_models_stream_is_float32_and_its_log_probs_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the same weights in float64; gradients pass, and in the adapter's own dtype."""
+
+    def away(scorer: Scorer) -> float:
+        return float((scored(scorer, questions(), "tree").token - truth).detach().square().mean().sqrt())
+
+    made = adapted(model("llama", num_hidden_layers=4).to(torch.bfloat16))
+    exact, half = Scorer(copy.deepcopy(made).double()), Scorer(made)
+    assert "stream" not in exact.fuse()
+    truth = scored(exact, questions(), "tree").token
+    with monkeypatch.context() as without:
+        without.setattr(fuse, "_float32_stream", lambda *_: None)
+        half.fuse()
+        narrow = away(half)
+    assert half.fuse().endswith("a float32 residual stream")
+    assert away(half) < 0.9 * narrow
+    found, wanted = (pulled(one, scored(one, questions(), "tree").token) for one in (half, exact))
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert apart(found, wanted) < 0.3
+    with half.plain() as own:  # outside, the model is its own
+        assert own.get_input_embeddings()(torch.tensor([1])).dtype == torch.bfloat16
+
+
+def test_who_reads_the_stream_in_bfloat16_keeps_it_so() -> None:
+    """A norm that is not fused would hand float32 to bfloat16 weights."""
+    made = adapted(model("llama").to(torch.bfloat16))
+    made.get_base_model().model.layers[1].post_attention_layernorm.weight.requires_grad_(True)
+    assert "4 norms" in (said := Scorer(made).fuse())
+    assert "stream" not in said
+    assert "stream" not in Scorer(adapted(model("gpt2").to(torch.bfloat16))).fuse()
+
+
+@torch.no_grad()
+def test_it_fuses_where_gradients_are_off() -> None:
+    assert Scorer(adapted(model("llama"))).fuse() == LLAMA

@@ -112,7 +112,8 @@ def _by_layer(wide: Tensor, layers: Sequence[LowRank]) -> Sequence[Tensor]:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    r"""y = w x / sqrt(mean(x^2) + eps) over the last axis of length H, w frozen; in float32, answered in x's dtype.
+    r"""y = w x / sqrt(mean(x^2) + eps) over the last axis of length H, w frozen; in float32, answered in the narrower
+    dtype of x and w.
 
     With r = 1 / sqrt(mean(x^2) + eps) and g the gradient at y:  dx = r (w g) - x r^3 mean(w g x).
     """
@@ -127,7 +128,8 @@ makes it of."""
 
 
 def _normed(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    return (x.to(inverse.dtype) * inverse).to(x.dtype).mul_(weight)
+    narrower = min(x.dtype, weight.dtype, key=lambda dtype: dtype.itemsize)
+    return (x.to(inverse.dtype) * inverse).to(narrower).mul_(weight)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -207,9 +209,9 @@ def _activate(gate: Tensor, activation: str) -> Tensor:
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
     r"""Rotary position embedding of q and k (..., d): x cos + (-x_2, x_1) sin, for halves x = (x_1, x_2).
 
-    The derivative is the same rotation turned back: g cos + ((g sin)_2, -(g sin)_1).
+    The derivative is the same rotation turned back: g cos + ((g sin)_2, -(g sin)_1). Taken in the dtype of q.
     """
-    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    cos, sin = (table.to(q.dtype).unsqueeze(unsqueeze_dim) for table in (cos, sin))
     return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)
 
 

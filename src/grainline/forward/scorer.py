@@ -57,13 +57,7 @@ class Scorer(nn.Module):
 
     def fuse(self) -> str:
         """Read with larger operations where they are proved to fit, as the model now is; says what was found."""
-        device = next(self.parameters()).device
-
-        def rows() -> None:
-            with self.plain() as model:
-                model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device))
-
-        self.fused = fuse(self.model, rows)
+        self.fused = fuse(self.model, self.glance)
         return self.fused.why
 
     def glance(self) -> Tensor:
