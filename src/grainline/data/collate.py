@@ -172,7 +172,7 @@ def _first_fit(groups: Sequence[list[Example]], budget: int, layout: Layout) -> 
 
 
 def _levelled(groups: Sequence[list[Example]], most: int, max_tokens: int, layout: Layout) -> list[_Bin]:
-    """The same with the least budget, looked for by halving, that makes ``most`` forwards or fewer; ``max_tokens`` does."""
+    """The same with the least budget, found by halving, that makes ``most`` forwards or fewer; ``max_tokens`` does."""
     least = min(max_tokens, math.ceil(sum(tokens(group, layout) for group in groups) / most))
     budgets = range(least, max_tokens)
     enough = bisect.bisect_left(budgets, True, key=lambda budget: len(_first_fit(groups, budget, layout)) <= most)
