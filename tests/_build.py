@@ -220,7 +220,7 @@ def train(
         return [collate(part, rows=speaking(objective.needs), layout=layout) for part in mine]
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = (optimizer or AdamW(lr=lr))([*tagged(adapter, scorer.model), *heads.tagged(scorer)])
+    made = (optimizer or AdamW(lr=lr))([*tagged(adapter, scorer.model), *heads.tagged(scorer.heads)])
     if watch is not None:
         watch(made)
     options.setdefault(

@@ -37,19 +37,20 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "adapter",
+    ("adapter", "objective"),
     [
-        "lora:rank=4",
-        "lora:rank=4,dora=true,targets=[q_proj,v_proj]",
-        "lora:rank=2,init=pissa",
-        "lora:rank=4,init=olora,layers=[1]",
-        "lora:rank=4,bias=all,modules_to_save=[lm_head]",
-        "none",
+        ("lora:rank=4", "dpo"),
+        ("lora:rank=4,dora=true,targets=[q_proj,v_proj]", "dpo"),
+        ("lora:rank=2,init=pissa", "dpo"),
+        ("lora:rank=4,init=olora,layers=[1]", "dpo"),
+        ("lora:rank=4,bias=all,modules_to_save=[lm_head]", "dpo"),
+        ("none", "dpo"),
+        ("lora:rank=4", "sft + 0.5*sparsepo + dnpo"),
     ],
 )
-def test_trainable_parameters_are_those_of_a_run(adapter: str, toy: Toy, tmp_path: Path) -> None:
-    found = estimated(toy, adapter=adapter).trainable
-    run = align(**toy.choices(tmp_path / "run", adapter=adapter, steps=1))
+def test_trainable_parameters_are_those_of_a_run(adapter: str, objective: str, toy: Toy, tmp_path: Path) -> None:
+    found = estimated(toy, adapter=adapter, objective=objective).trainable
+    run = align(**toy.choices(tmp_path / "run", adapter=adapter, objective=objective, steps=1))
     facts = json.loads((run.folder / "provenance.json").read_text())["run"]
     assert found.total == sum(found.roles.values()) == facts["trainable"]
     assert sorted(found.roles) == facts["roles"]
@@ -93,6 +94,18 @@ def test_memory_by_its_parts(toy: Toy) -> None:
     assert memory.total == 4 * base + memory.adapter + memory.activations + memory.logits + memory.process
     assert estimated(toy, reference="snapshot").memory.reference == 4 * base
     assert estimated(toy, adapter="none").memory.adapter == 3 * 4 * base + 4 * len(_names(toy))
+
+
+def test_an_objectives_own_modules_train_too(toy: Toy, unreadable: None) -> None:
+    """sparsepo's simplest mask: a weight for each of 32 hidden numbers, and a bias. With Adam they take their own size
+    four times, and a step counter for each of two tensors; no file of an adapter holds them."""
+    slow = "adamw:lr_scale.mask=0.1"  # their role is known
+    plain, masked = estimated(toy), estimated(toy, objective="sparsepo:module=simple_last", optimizer=slow)
+    assert masked.trainable.roles == plain.trainable.roles | {"mask": 33}
+    assert masked.trainable.parameters == plain.trainable.parameters + 33
+    assert masked.trainable.adapter_bytes == plain.trainable.adapter_bytes
+    assert masked.memory.adapter == plain.memory.adapter + 4 * 4 * 33 + 4 * 2
+    assert masked.memory.weights == plain.memory.weights
 
 
 def _names(toy: Toy) -> list[str]:

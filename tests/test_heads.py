@@ -24,7 +24,7 @@ def test_who_has_none() -> None:
     scorer = Scorer(model("llama"))
     heads.attach(rooms.parse("objectives", "dpo + sft"), scorer)
     assert scorer.heads is None
-    assert heads.tagged(scorer) == []
+    assert heads.tagged(scorer.heads) == []
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_who_has_none() -> None:
 def test_roles_and_sizes(text: str, roles: set[str]) -> None:
     scorer = Scorer(adapted(model("gemma3")))
     heads.attach(rooms.parse("objectives", text), scorer)
-    found = heads.tagged(scorer)
+    found = heads.tagged(scorer.heads)
     assert {tagged.role for tagged in found} == roles
     assert {tagged.name for tagged in found} == {n for n, _ in scorer.named_parameters() if n.startswith("heads.")}
     if text == "sparsepo":

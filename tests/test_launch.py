@@ -136,7 +136,7 @@ def alike(two: Run, one: Run) -> None:
 
 @pytest.mark.xdist_group("processes")
 def test_two_processes_that_share_weights_are_one(toy: Toy, tmp_path: Path) -> None:
-    """FSDP2 in the loop: reference, steps of uneven forwards, evaluation, the best checkpoint, samples, export."""
+    """FSDP2 in the loop: reference, steps of several forwards, evaluation, the best checkpoint, samples, export."""
     evaluation = {"data": {"test": toy.held_out}, "every": 2, "samples": 1, "best": "eval_test_rewards/margins"}
     choices = toy.choices(tmp_path / "two", steps=5, evaluation=evaluation, max_tokens=80)
     recipe = written(choices | {"shard": True}, tmp_path / "recipe.yaml")

@@ -156,7 +156,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "forecast": CURRENCY
     | SEAMS
     | CHOICES
-    | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "sharding"},
+    | {"models", "adapter_files", "prepare", "engine", "course", "footprint", "heads", "sharding"},
     "rehearsal": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"runs", "batching", "forecast", "footprint"},
     "machine": frozenset(),
     "doctor": CURRENCY | {"models", "provenance", "machine", "cpu"},

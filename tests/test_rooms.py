@@ -225,6 +225,16 @@ def test_a_method_by_its_file(tmp_path: Path) -> None:
     assert rooms.summary(type(value))["needs"] == ["pairs"]
 
 
+def test_a_file_that_was_changed_is_another_method(tmp_path: Path) -> None:
+    """In a notebook, say: what is done next is done by what stands in the file now."""
+    file = tmp_path / "my_odd.py"
+    file.write_text(ODD)
+    before = rooms.load("objectives", str(file))
+    assert rooms.load("objectives", str(file)) is before
+    file.write_text(ODD.replace("class Odd:", "class Even:"))
+    assert rooms.load("objectives", str(file)).__name__ == "Even"
+
+
 def test_a_file_that_fails_says_so_each_time(tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text("import nowhere_to_be_found")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from _build import apart
 from _toy import Toy, jsonl, pairs
 from grainline import models
 from grainline import recipe as recipes
@@ -67,7 +68,7 @@ def test_two_processes_are_one_whatever_is_asked(toy: Toy, tmp_path: Path) -> No
     assert told[1][0]["reads along"] > told[0][0]["reads along"]  # the other had the row of the evaluation
     assert [run["learns along"] for run in told[1][:2]] == [2, 2]  # 7 rows, 4 and 3 forwards a step
     for name, one in alone.items():
-        same(Run(tmp_path / "two" / name), one, half=name == "further")
+        same(Run(tmp_path / "two" / name), one, half_since=alone["off"] if name == "further" else None)
     planned = forecast(*prepared(first | {"shard": True}), processes=2)
     assert sum(planned.memory.weights.values()) == told[0][0]["here"]
     assert planned.steps.tokens == Run(tmp_path / "two" / "off").metrics[-2]["num_tokens"]
@@ -78,19 +79,28 @@ def prepared(choices: dict[str, Any]) -> tuple[Any, Any]:
     return recipe, prepare(recipe, models.load_tokenizer(recipe.model))
 
 
-def same(two: Run, one: Run, *, half: bool) -> None:
-    """Two processes measured and learnt what one did, up to rounding."""
-    near = {"abs": 0.02, "rel": 0.02} if half else {"abs": 2e-4, "rel": 1e-5}
+def same(two: Run, one: Run, *, half_since: Run | None) -> None:
+    """Two processes measured and learnt what one did, up to rounding.
+
+    ``half_since``: whose adapter they went on from, on a base in half precision. There Adam moves a weight whose
+    gradient is next to nothing either way, as rounding has it; so all that was learnt is compared as one.
+    """
+    near = {"abs": 0.02, "rel": 0.02} if half_since else {"abs": 2e-4, "rel": 1e-5}
     assert len(one.metrics) == len(two.metrics) >= 4
     for found, wanted in zip(two.metrics, one.metrics, strict=True):
         keys = {key for key in wanted if key not in ("seconds", "num_tokens") and "accuracies" not in key}
         assert {key: found[key] for key in keys} == pytest.approx({key: wanted[key] for key in keys}, **near)
-        if not half:
+        if not half_since:
             assert found.get("loss", 0) == pytest.approx(wanted.get("loss", 0), abs=1e-5)
     tensors = [load_file(run.adapter / "adapter_model.safetensors") for run in (two, one)]
     assert tensors[0].keys() == tensors[1].keys()
+    if half_since:
+        start = load_file(half_since.adapter / "adapter_model.safetensors")
+        learnt = [{name: tensor - start[name] for name, tensor in found.items()} for found in tensors]
+        assert apart(*learnt) < 0.05
+        return
     for name, wanted in tensors[1].items():
-        torch.testing.assert_close(tensors[0][name], wanted, atol=5e-3 if half else 1e-4, rtol=1e-3)
+        torch.testing.assert_close(tensors[0][name], wanted, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

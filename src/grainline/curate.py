@@ -24,7 +24,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,21 +168,14 @@ def _job(source: _Source, steps: Sequence[Any], seed: int) -> _Job:
     chain = tuple(rooms.resolve("curation", step) for step in steps)
     if not chain:
         raise SpecError("there are no steps.", instead="Name at least one; grainline ls curation lists them.")
-    read = sorted({str(path) for step in chain for path in (*getattr(step, "reads", ()), *_code(step))})
     facts = {
         "steps": [rooms.text(step) for step in chain],
         "seed": seed,
         "source": source.facts(),
-        "reads": {path: digest for path in read if (digest := provenance.digest(Path(path).expanduser()))},
+        "reads": provenance.read_by(chain),
         "versions": provenance.versions(),
     }
     return _Job(source, chain, seed, facts)
-
-
-def _code(step: Curation) -> Iterator[str]:
-    """The file of a step of the user's own."""
-    path = getattr(sys.modules[type(step).__module__], "__grainline_path__", None)
-    yield from [path] if path else []
 
 
 # ------------------------------------------------------------------------------------------------------ carrying it out

@@ -223,7 +223,7 @@ class Engine:
 
     def trainable(self) -> list[Tagged]:
         """Every tensor that trains, with its role; see :func:`trainable`."""
-        return [*trainable(self.recipe, self.scorer.model), *heads.tagged(self.scorer)]
+        return [*trainable(self.recipe, self.scorer.model), *heads.tagged(self.scorer.heads)]
 
     def facts(self, parameters: Sequence[Any]) -> dict[str, Any]:
         return {

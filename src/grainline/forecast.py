@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grainline import adapter_files, footprint, models, sharding
+import torch
+
+from grainline import adapter_files, footprint, heads, models, sharding
 from grainline.adapters import _seam as adapters
 from grainline.course import Course, Steps, lay_out
 from grainline.engine import possible_layouts, reference_kind, trainable
 from grainline.footprint import Cost
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared
-from grainline.types import Batch
+from grainline.types import Batch, Tagged
 
 if TYPE_CHECKING:
     from grainline.recipe import Recipe
@@ -44,11 +46,11 @@ class Data(NamedTuple):
 
 
 class Trainable(NamedTuple):
-    """What trains. Counted."""
+    """What trains: the adapter, and the objective's own modules. Counted."""
 
     roles: dict[str, int]  # role -> parameters
     total: int
-    parameters: int  # of the whole model
+    parameters: int  # of the whole model, and of the objective's own modules
     adapter_bytes: int  # on disk
 
 
@@ -57,7 +59,7 @@ class Memory(NamedTuple):
 
     weights: dict[str, int]  # dtype -> bytes
     reference: int  # a second copy of the weights, for reference=snapshot
-    adapter: int  # adapter, gradients and optimizer state; with several processes the gradients that they exchange
+    adapter: int  # all that trains, gradients and optimizer state; with several processes the gradients they exchange
     activations: int | None  # what autograd keeps of the largest forward, and attention masks
     logits: int  # one chunk of the vocabulary's scores
     process: int  # Python and its libraries, on a CPU
@@ -120,21 +122,23 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     whole, weights = (_weights(recipe, empty.model, layers, n) for n in (1, processes))
     largest = max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0)
     model, factor = _attach(recipe, empty.model)
-    tagged = trainable(recipe, model)
+    learnt, own = trainable(recipe, model), _own(recipe, empty.model)
+    tagged = [*learnt, *own]
     roles: Counter[str] = Counter()
     for _, tensor, role in tagged:
         roles[role] += tensor.numel()
-    held = sum(tensor.numel() * tensor.element_size() for _, tensor, _ in tagged)
-    counted = Trainable(dict(roles), roles.total(), empty.model.num_parameters(), factor * held)
+    held, beside = (sum(tensor.nbytes for _, tensor, _ in some) for some in (learnt, own))
+    parameters = empty.model.num_parameters() + sum(tensor.numel() for _, tensor, _ in own)
+    counted = Trainable(dict(roles), roles.total(), parameters, factor * held)
     optimizer = optimizers.build(recipe.optimizer, tagged, steps=course.steps.steps)
     state = footprint.optimizer_state(optimizer, tagged)
     adapter = (1 if recipe.adapter.config(empty.model) is None else 2) * held  # the tensors are counted as the base's
-    exchanged = held if processes > 1 and not recipe.shard else 0  # in DDP's own buckets
+    exchanged = held + beside if processes > 1 and not recipe.shard else 0  # in DDP's own buckets
     cost, on_cpu = _cost(recipe, model, course.largest, empty.device.type), empty.device.type == "cpu"
     memory = Memory(
         weights=weights,
         reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
-        adapter=adapter + state + exchanged,
+        adapter=adapter + 2 * beside + state + exchanged,
         activations=None if cost is None else cost.kept + _masks(course.largest, empty.dtype.itemsize),
         logits=footprint.logits(empty.model, course.largest.target.numel()),
         process=footprint.resident() if on_cpu else 0,
@@ -183,6 +187,12 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
         ("pissa", "olora", "lora_ga")
     )
     return attached, 2 if twice else 1  # what moves the base is shipped at twice the rank
+
+
+def _own(recipe: Recipe, model: Any) -> list[Tagged]:
+    """The objective's own modules, as shapes: their initial values may be as many as a vocabulary."""
+    with torch.device("meta"):
+        return heads.tagged(heads.beside(recipe.objective, model))
 
 
 def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) -> dict[str, int]:

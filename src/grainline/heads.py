@@ -36,23 +36,23 @@ def build(objective: Any, dims: Dims) -> nn.Module | None:
     return objective.heads(dims) if hasattr(objective, "heads") else None
 
 
+def beside(objective: Any, model: Any) -> nn.Module | None:
+    """The modules of ``objective`` as ``model`` needs them, in float32 on its device; None where it has none."""
+    config = model.config.get_text_config()
+    found = build(objective, Dims(config.hidden_size, config.num_hidden_layers, config.vocab_size))
+    return None if found is None else found.to(model.device)
+
+
 def attach(objective: Any, scorer: Scorer) -> None:
-    """Put the modules of ``objective`` into ``scorer``, in float32 on the model's device."""
-    config = scorer.causal.config.get_text_config()
-    dims = Dims(config.hidden_size, config.num_hidden_layers, config.vocab_size)
-    heads = build(objective, dims)
-    scorer.heads = None if heads is None else heads.to(scorer.causal.device)
+    """Put the modules of ``objective`` into ``scorer``."""
+    scorer.heads = beside(objective, scorer.causal)
 
 
-def tagged(scorer: Scorer) -> list[Tagged]:
-    """Every tensor of the scorer's heads, with the role that its module states."""
-    if scorer.heads is None:
+def tagged(heads: nn.Module | None) -> list[Tagged]:
+    """Every tensor of these modules, with the role that its module states."""
+    if heads is None:
         return []
-    return [
-        Tagged(f"heads.{name}", tensor, role)
-        for name, tensor in scorer.heads.named_parameters()
-        if (role := _role(scorer.heads, name))
-    ]
+    return [Tagged(f"heads.{name}", tensor, _role(heads, name)) for name, tensor in heads.named_parameters()]
 
 
 def _role(heads: nn.Module, name: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,28 @@ def digest(path: Path) -> str:
     """sha256 of what a file holds, or all files of a folder; empty for what is neither."""
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return hashlib.sha256("".join(map(sha256, found)).encode()).hexdigest() if found else ""
+
+
+def digests(paths: Iterable[str | Path]) -> dict[str, str]:
+    """path -> digest of those where something stands: a hub id, which may be given like a path, has none."""
+    return {path: found for path in sorted(set(map(str, paths))) if (found := digest(Path(path).expanduser()))}
+
+
+def read_by(methods: Any) -> dict[str, str]:
+    """path -> digest of what decides ``methods`` beside their options: all that they, and the methods among their
+    options, say they ``reads``, and the files of those that are the user's own."""
+    return digests(_read(methods))
+
+
+def _read(value: Any) -> Iterator[str]:
+    if isinstance(value, (list, tuple, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _read(part)
+    elif dataclasses.is_dataclass(value):
+        yield from getattr(value, "reads", ())
+        own = getattr(sys.modules[type(value).__module__], "__grainline_path__", None)
+        yield from [own] if own else ()
+        yield from _read([getattr(value, field.name) for field in dataclasses.fields(value)])
 
 
 def sha256(file: Path) -> str:

@@ -143,7 +143,7 @@ def _from_file(path: str, cls: str | None) -> type:
     file = Path(os.path.expanduser(path)).resolve()
     if not file.is_file():
         raise SpecError(f"no file {path!r}.", instead="Give a path to a .py file that holds one spec.")
-    key = f"grainline_user_{abs(hash(file)):x}"
+    key = f"grainline_user_{abs(hash((file, file.read_bytes()))):x}"  # a file that was changed since is another module
     if key not in sys.modules:
         found = importlib.util.spec_from_file_location(key, file)
         assert found is not None

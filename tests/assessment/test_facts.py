@@ -167,6 +167,29 @@ def test_what_is_measured_is_not_measured_again(copied: Any, toy: Toy, monkeypat
     assert asked == [16, 40]
 
 
+def test_a_judge_with_another_file_judges_anew(
+    copied: Any, toy: Toy, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its option still names the same file, which now holds another reward: its verdicts are asked for once more, and
+    nothing else is measured again."""
+    run, asked, file = copied(), counted(monkeypatch), tmp_path / "mine.py"
+    text = Path(world.rewards).read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+
+    def score() -> float:
+        how = {"generate": 3, "max_new_tokens": 6, "judge": f"{file}:Warmth"}
+        return run.evaluate(toy.held_out, progress=False, **how)["test"]["generation/score/policy"]
+
+    warm = score()
+    answers = run.folder / "evaluation" / "test" / "answers-policy.jsonl"
+    spoken = answers.read_bytes()
+    assert score() == warm > 0
+    file.write_text(text.replace("Scores(((share,),))", "Scores(((1 - share,),))"), encoding="utf-8")
+    assert score() == pytest.approx(1 - warm)
+    assert answers.read_bytes() == spoken
+    assert asked == [16]
+
+
 def test_half_done_rows_are_kept(copied: Any, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     run, asked = copied(), counted(monkeypatch)
     monkeypatch.setattr(work, "WINDOW", 5)

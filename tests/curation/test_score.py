@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from grainline import rooms
+from grainline import provenance, rooms
 from grainline.curation._agreement import alpha
 from grainline.curation._seam import Bench
 from grainline.curation.pair import Pair
@@ -193,13 +193,16 @@ def test_the_uncertainty_of_a_reward_that_knows_it_is_on_the_scale_of_its_scores
     assert "chosen_uncertainty" not in row
 
 
-def test_what_the_reward_reads_makes_another_job() -> None:
+def test_what_the_reward_reads_makes_another_job(tmp_path: Path) -> None:
     @spec
     class Reading(Letters):
-        reads: ClassVar[tuple[str, ...]] = ("heads/qa",)
+        reads: tuple[str, ...] = ()
 
-    assert Score(reward=Reading()).reads == Score(reward=[Letters(), Reading()]).reads == ("heads/qa",)
-    assert Score(reward=Letters()).reads == Score().reads == ()
+    head = tmp_path / "head.json"
+    head.write_text("{}", encoding="utf-8")
+    jury, alone = Score(reward=[Letters(), Reading(reads=(str(head),))]), Score(reward=Reading(reads=(str(head),)))
+    assert provenance.read_by(jury) == provenance.read_by(alone) == {str(head): provenance.digest(head)}
+    assert provenance.read_by(Score(reward=Letters())) == provenance.read_by(Score()) == {}
 
 
 def test_option_aspects() -> None:

@@ -257,6 +257,35 @@ def test_parts_share_the_work() -> None:
     assert max(sizes) < 0.6 * sum(sizes)
 
 
+@pytest.mark.parametrize("layout", ["tree", "packed", "padded"])
+@pytest.mark.parametrize("parts", [2, 3, 4])
+@pytest.mark.parametrize("share", [1, 3])
+def test_each_part_has_as_many_forwards_and_as_much_work(layout: Layout, parts: int, share: int) -> None:
+    """Rows that would fit into ``share`` forwards a process with a tenth to spare are no more than that."""
+    examples = many(60, prompts=60)
+    whole = sum(tokens([e], layout) for e in examples)
+    budget = int(1.1 * whole / parts / share)
+    # Beside longer rows padded ones grow, so that the tenth is not enough.
+    wanted = parts * share if layout != "padded" else parts * (share + 1)
+    forwards = pack(examples, max_tokens=budget, layout=layout, parts=parts)
+    assert len(forwards) == wanted
+    assert sorted(chain.from_iterable(ids(forwards))) == sorted(e.record.id for e in examples)
+    assert max(tokens(part, layout) for part in forwards) <= budget
+    work = [sum(tokens(part, layout) for part in forwards[k::parts]) for k in range(parts)]
+    assert max(work) < 1.05 * sum(work) / parts
+
+
+def test_parts_by_hand() -> None:
+    """Rows of 5, 5 and 4 tokens for two processes: into 7 each goes one only, and there were three forwards; 9 is the
+    least that makes two."""
+    rows = [example(f"row {n}", [n], [1] * size, [2]) for n, size in enumerate((5, 5, 4))]
+    assert [tokens([row]) for row in rows] == [5, 5, 4]
+    assert ids(pack(rows, max_tokens=100, parts=2)) == [["row 0", "row 2"], ["row 1"]]
+    # Two forwards each: who has the largest of the first round has the smallest of the second.
+    more = [example(f"row {n}", [n], [1] * size, [2]) for n, size in enumerate((9, 8, 7, 6))]
+    assert ids(pack(more, max_tokens=10, parts=2)) == [["row 0"], ["row 1"], ["row 3"], ["row 2"]]
+
+
 def test_fewer_rows_than_processes() -> None:
     with pytest.raises(RecipeError, match=r"batch_size: a step of 2 rows cannot be shared by 3 processes"):
         pack(TWO, max_tokens=100, parts=3)

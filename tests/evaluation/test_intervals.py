@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,6 +55,36 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_what_cannot_be_taken_of_a_draw_is_left_out() -> None:
     assert all(np.isnan(intervals.interval(lambda i: float("nan"), [1, 2, 3])))
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 90 * 333])
+def test_numbers_do_not_depend_on_how_many_are_drawn_at_a_time(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, others, groups = drawn(180, 4), drawn(180, 5), [i // 2 for i in range(180)]
+
+    def measured() -> tuple[object, ...]:
+        monkeypatch.setattr(intervals, "_REMEMBERED", {})
+        median = intervals.interval(lambda i: float(np.median(np.array(values)[i])), groups, draws=200)
+        return intervals.mean_interval(values, groups), intervals.paired(values, others, groups), median
+
+    whole = measured()
+    monkeypatch.setattr(intervals, "AT_ONCE", at_once)
+    assert measured() == whole
+
+
+def test_memory_does_not_grow_with_prompts_times_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1000 prompts, of which all draws are 8 MB; what is held at a time is 16 thousand numbers of 8 bytes, a few times
+    over."""
+    monkeypatch.setattr(intervals, "AT_ONCE", 2**14)
+    monkeypatch.setattr(intervals, "_REMEMBERED", {})
+    values = drawn(1000, 6)
+    tracemalloc.start()
+    try:
+        intervals.paired(values, values[::-1], range(1000))
+        intervals.interval(lambda i: float(i[0]), range(1000))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * 8 * 2**14
 
 
 def test_the_exact_permutation_is_scipys() -> None:

@@ -89,3 +89,17 @@ def test_records(toy: Toy) -> None:
 def test_mistakes(row: dict[str, object], said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         prompt_files.read(lines(tmp_path / "x.jsonl", [row]))
+
+
+@pytest.mark.parametrize("turns", [["Write."], ["Another."]])
+def test_two_questions_of_one_id_are_refused(turns: list[str], tmp_path: Path) -> None:
+    """One of both would be asked, and the other counted as if it had been."""
+    rows: list[dict[str, object]] = [
+        {"question_id": 81, "turns": ["Write."]},
+        {"question_id": 82, "turns": ["Sum."]},
+        {"question_id": "81", "turns": turns},
+    ]
+    file = lines(tmp_path / "q.jsonl", rows)
+    with pytest.raises(DataError) as told:
+        prompt_files.read(file, limit=1)
+    assert (told.value.where, told.value.what) == ("q.jsonl:3 question_id", "'81' is that of q.jsonl:1.")

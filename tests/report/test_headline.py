@@ -132,8 +132,19 @@ def test_runs_that_were_only_measured_later_compare(same: bool, make: Make) -> N
     assert ("a has the highest held-out accuracy, 0.90" if same else "different held-out rows") in said.sentence
 
 
-def test_other_rows_do_not_compare(make: Make) -> None:
-    found = headline.several(read.runs([make("a"), make("b", provenance_json="{}")]))
-    assert "different held-out rows" in found.sentence
+@pytest.mark.parametrize("unknown", [["a"], ["a", "b"]])
+def test_rows_of_which_nothing_is_known_are_not_the_same(unknown: list[str], make: Make) -> None:
+    """Runs without provenance, or copied without it: two that say nothing do not say the same."""
+    files = {"a": {}, "b": {"results_json": json.dumps(look(30, 0.2))}}
+    folders = [
+        make(name, **more, **({"provenance_json": "{}"} if name in unknown else {})) for name, more in files.items()
+    ]
+    found = headline.several(read.runs(folders))
+    assert found.verdict == "unclear"
+    assert found.sentence.startswith("It is not known whether the runs were measured on the same held-out rows")
+    assert "grainline evaluate" in found.next[0]
+
+
+def test_without_an_accuracy_nothing_is_compared(make: Make) -> None:
     bare = make("c", metrics_jsonl=None, results_json=None, recipe_yaml=RECIPE)
     assert "fewer than two" in headline.several(read.runs([make("d"), bare])).sentence

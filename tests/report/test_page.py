@@ -150,6 +150,10 @@ def test_several_runs_on_the_same_rows(make: Make) -> None:
     other = make("c")
     _evaluations.write(other, facts_json=json.dumps(facts | {"data": {"digest": "other rows"}}))
     assert "<h2>Measured on test" not in page([one, other]).html
+    unknown = [make("d"), make("e")]
+    for run in unknown:
+        _evaluations.write(run, facts_json=json.dumps(facts | {"data": {}}))
+    assert "<h2>Measured on test" not in page(unknown).html
 
 
 def test_several_runs(make: Make) -> None:

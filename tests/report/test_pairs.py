@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import _evaluations
@@ -64,3 +65,9 @@ def test_of_several_runs_the_same_row_has_one_place(make: Make) -> None:
     assert heat is not None
     assert heat["names"] == ["a", "b"]
     assert {tuple(run["number"] for run in pair["runs"]) for pair in heat["pairs"]} == {(1, 2)}
+    unknown = [make("d"), make("e")]  # of which rows is not known: those of one name may be others
+    for run in unknown:
+        _evaluations.write(run, facts_json=json.dumps(_evaluations.facts() | {"data": {}}))
+    heat = pairs.heat_of(read.runs(unknown))
+    assert heat is not None
+    assert {tuple(run["number"] for run in pair["runs"]) for pair in heat["pairs"]} == {(1,), (2,)}

@@ -13,12 +13,12 @@ torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)
 folder = Path(sys.argv[1])
 counts: list[int] = []
-# 7 rows and a small budget: the processes get different numbers of forwards, of rows and of tokens.
+# 7 rows, each alone: the processes get different numbers of forwards, of rows and of tokens.
 train(
     model("llama", vocab_size=96),
     folder,
     batch_size=7,
-    max_tokens=70,
+    max_tokens=1,
     evaluate=lambda: {"processes": accelerator.num_processes},
     plan={"save_every": 2},
     spy=counts.append,

@@ -13,6 +13,7 @@ from grainline.assessment.rows import on_displacement, on_documents, on_masks, o
 from grainline.assessment.weights import on_forgetting, on_geometry
 from grainline.assessment.work import Findings, Other, Work
 from grainline.errors import RunError
+from grainline.evaluation import harness
 from grainline.evaluation.measures import Family, Measures
 
 FAMILIES: dict[Family, Callable[[Work], Findings]] = {
@@ -81,10 +82,12 @@ def options(work: Work, family: Family) -> dict[str, Any]:
 
 def key(work: Work, family: Family) -> str:
     """What decides a family's figures."""
-    named = [(name, getattr(work.measures, name)) for name in FILES if name in OPTIONS[family]]
-    read = {name: provenance.digest(Path(path).expanduser()) if path else "" for name, path in named}
+    own = options(work, family)
+    read = {name: provenance.digest(Path(own[name]).expanduser()) if own[name] else "" for name in FILES if name in own}
+    read |= provenance.digests(harness.files(own.get("tasks", ())))
+    read |= provenance.read_by(rooms.resolve("rewards", own["judge"]) if own.get("judge") else ())
     rival = work.other.key if work.other is not None and family in COMPARED else None
-    return work.decides(family=family, options=options(work, family), files=read, other=rival)
+    return work.decides(family=family, options=own, files=read, other=rival)
 
 
 def other(work: Work) -> Other:

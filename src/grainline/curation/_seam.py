@@ -21,7 +21,8 @@ its own work. The step says of itself
 ``whole``     False: what a row becomes depends on this row alone. True: on the others too (a selection, a split). Such
               a step is called with rows that can be read several times, and is begun anew after an interruption
 ``needs``     what must be there: {"answers"}, {"pairs"}, {"reward"}, {"model"}; for ``grainline ls``
-``reads``     optional: paths that it reads beside the rows ("test.jsonl"); with other bytes in them it is another job
+``reads``     optional: paths that it reads beside the rows ("test.jsonl"); with other bytes in them it is another job.
+              Rewards among its options say theirs themselves
 ============  ======================================================================================================
 
 The runner (``curate.py``) sees to the rest. Every row that a step is given has an ``id``: its own, or FILE:ROW; several

@@ -66,11 +66,6 @@ class Rank:
             raise ValueError("other=loser is read with way=iterative or knockout only")
         return self
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """What the reward reads from the disk: with other bytes there it is another job."""
-        return tuple(getattr(self.reward, "reads", ()))
-
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:
         from grainline.curation._asking import desk

@@ -95,11 +95,6 @@ class Score:
             yield _Scoring(self, opened)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """What the reward reads from the disk: with other bytes there it is another job."""
-        return tuple(getattr(self.reward, "reads", ()))
-
-    @property
     def names(self) -> tuple[str, ...]:
         """What the columns of the matrix are called."""
         return self.aspects or (OVERALL,)

@@ -114,8 +114,7 @@ class Select:
     def reads(self) -> tuple[str, ...]:
         from grainline.curation._asking import weights
 
-        asked = (path for reward in self.rewards.values() for path in getattr(reward, "reads", ()))
-        return (*asked, *(() if self.vectors else weights(self.model)))
+        return () if self.vectors else weights(self.model)
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Step]:

@@ -11,6 +11,7 @@ exactly what it would for each (prompt, answer) alone. The last token of an answ
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from array import array
@@ -41,10 +42,14 @@ class _Bin(NamedTuple):
         longest = max(len(prompt) + len(ids) - 1 for prompt, ids in answers)
         return cls(tuple(examples), len(answers), longest, tokens(examples, layout))
 
+    def grown(self, other: _Bin, layout: Layout) -> int:
+        """Tokens with ``other`` in it too."""
+        padded = (self.rows + other.rows) * max(self.longest, other.longest)
+        return padded if layout == "padded" else self.size + other.size
+
     def add(self, other: _Bin, layout: Layout) -> _Bin:
         rows, longest = self.rows + other.rows, max(self.longest, other.longest)
-        size = rows * longest if layout == "padded" else self.size + other.size
-        return _Bin(self.examples + other.examples, rows, longest, size)
+        return _Bin(self.examples + other.examples, rows, longest, self.grown(other, layout))
 
 
 class _Speaker(NamedTuple):
@@ -127,7 +132,10 @@ def pack(
     """Split a step's examples into forwards of at most ``max_tokens`` tokens, and into at least ``parts``.
 
     Examples of one prompt stay together while they fit. An example larger than the budget gets a forward of its own.
-    First fit, largest first; the result depends on the examples alone.
+    First fit, largest first. Where ``parts`` processes share the forwards (every ``parts``-th from the k-th on is
+    process k's), each has as many as the others unless single rows are too large for that, and the largest is as small
+    as this allows: the budget is lowered as far as it makes no further forward (MULTIFIT: Coffman, Garey and Johnson
+    1978). The result depends on the examples alone.
 
     Raises:
         RecipeError: fewer examples than ``parts`` (processes).
@@ -139,21 +147,44 @@ def pack(
             instead=f"Set it to at least {parts}.",
         )
     groups = _by_prompt(examples)
-    budget = min(max_tokens, math.ceil(sum(tokens(group, layout) for group in groups) / parts))
-    pieces = [piece for group in groups for piece in _fit(group, budget, layout)]
-    bins: list[_Bin] = []
-    for piece in sorted((_Bin.of(p, layout) for p in pieces), key=lambda piece: -piece.size):
-        home = next((i for i, other in enumerate(bins) if other.add(piece, layout).size <= budget), None)
-        if home is None:
-            bins.append(piece)
-        else:
-            bins[home] = bins[home].add(piece, layout)
+    bins = _first_fit(groups, max_tokens, layout)
+    if parts > 1:
+        bins = _dealt(_levelled(groups, parts * -(-len(bins) // parts), max_tokens, layout), parts)
     forwards = [list(b.examples) for b in bins]
     while len(forwards) < parts:
         largest = max(forwards, key=len)
         forwards.remove(largest)
         forwards += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
     return forwards
+
+
+def _first_fit(groups: Sequence[list[Example]], budget: int, layout: Layout) -> list[_Bin]:
+    """Forwards within the budget, each prompt's examples in the first that has room for them, the largest first."""
+    pieces = [_Bin.of(piece, layout) for group in groups for piece in _fit(group, budget, layout)]
+    bins: list[_Bin] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.size):
+        home = next((i for i, other in enumerate(bins) if other.grown(piece, layout) <= budget), None)
+        if home is None:
+            bins.append(piece)
+        else:
+            bins[home] = bins[home].add(piece, layout)
+    return bins
+
+
+def _levelled(groups: Sequence[list[Example]], most: int, max_tokens: int, layout: Layout) -> list[_Bin]:
+    """The same with the least budget, found by halving, that makes ``most`` forwards or fewer; ``max_tokens`` does."""
+    least = min(max_tokens, math.ceil(sum(tokens(group, layout) for group in groups) / most))
+    budgets = range(least, max_tokens)
+    enough = bisect.bisect_left(budgets, True, key=lambda budget: len(_first_fit(groups, budget, layout)) <= most)
+    return _first_fit(groups, least + enough, layout)
+
+
+def _dealt(bins: Sequence[_Bin], parts: int) -> list[_Bin]:
+    """In rounds of ``parts``, the largest first and every other round the other way round: who had the largest of one
+    gets the smallest of the next."""
+    ranked = sorted(bins, key=lambda b: -b.size)
+    rounds = [ranked[i : i + parts] for i in range(0, len(ranked), parts)]
+    return [b for n, one in enumerate(rounds) for b in (one[::-1] if n % 2 and len(one) == parts else one)]
 
 
 def tokens(examples: Sequence[Example], layout: Layout = "tree") -> int:

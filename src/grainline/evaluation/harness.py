@@ -39,9 +39,9 @@ def measure(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    paths = [Path(task).expanduser() for task in tasks if task.endswith((".yaml", ".yml"))]
-    manager = TaskManager(include_path=[str(path.parent) for path in paths] or None)
-    named = [_name(Path(task).expanduser()) if task.endswith((".yaml", ".yml")) else task for task in tasks]
+    described = files(tasks)
+    manager = TaskManager(include_path=[str(Path(task).expanduser().parent) for task in described] or None)
+    named = [_name(Path(task).expanduser()) if task in described else task for task in tasks]
     unknown = [task for task in named if task not in manager.all_tasks]
     if unknown:
         raise RunError(
@@ -66,6 +66,11 @@ def measure(
             f"the harness failed: {said}", where="tasks", instead="Without network a task's data must be in the cache."
         ) from error
     return {task: _numbers(values) for task, values in found["results"].items()}
+
+
+def files(tasks: Sequence[str]) -> list[str]:
+    """Those of ``tasks`` that are files of the user's own."""
+    return [task for task in tasks if task.endswith((".yaml", ".yml"))]
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,8 @@ test for one row a prompt and no ties; the permutation also knows of ties (a hal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 DRAWS = 1000
@@ -20,6 +21,8 @@ FLIPS = 10_000
 """Draws of a permutation test; its p-value is never below 1 / (FLIPS + 1)."""
 EXACT = 14
 """Prompts up to which all 2^n signs are counted instead."""
+AT_ONCE = 2**22
+"""Prompts drawn at a time, in all resamples together: 32 MiB. How many changes no number."""
 
 
 class Paired(NamedTuple):
@@ -36,8 +39,8 @@ def mean_interval(values: Sequence[float], groups: Sequence[Hashable], *, seed: 
     import numpy as np
 
     sums, sizes = _by_group(np.asarray(values, dtype=float), groups)
-    draws = _draws(len(sums), seed)
-    low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), (0.025, 0.975))
+    means = [sums[draws].sum(1) / sizes[draws].sum(1) for draws in _draws(len(sums), seed)]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -52,7 +55,7 @@ def interval(
     for row, group in enumerate(groups):
         place.setdefault(group, []).append(row)
     members = [np.array(rows) for rows in place.values()]
-    drawn = _draws(len(members), seed)[:draws]
+    drawn = islice(chain.from_iterable(_draws(len(members), seed)), draws)
     found = np.array([statistic(np.concatenate([members[g] for g in chosen])) for chosen in drawn])
     found = found[~np.isnan(found)]
     if not len(found):
@@ -83,8 +86,8 @@ def _sign_flips(sums: Any, seed: int) -> float:
         signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
         return float((np.abs(signs @ sums) >= reached).mean())
     rng, beyond = np.random.default_rng(seed), 0
-    for start in range(0, FLIPS, 1000):  # a chunk at a time: many prompts would fill the memory
-        signs = rng.integers(2, size=(min(1000, FLIPS - start), len(sums))) * 2 - 1
+    for some in _chunks(FLIPS, len(sums)):
+        signs = rng.integers(2, size=(some, len(sums))) * 2 - 1
         beyond += int((np.abs(signs @ sums) >= reached).sum())
     return (beyond + 1) / (FLIPS + 1)
 
@@ -101,12 +104,25 @@ def _by_group(values: Any, groups: Sequence[Hashable]) -> tuple[Any, Any]:
 _REMEMBERED: dict[tuple[int, int], Any] = {}
 
 
-def _draws(groups: int, seed: int) -> Any:
-    """(DRAWS, groups) which groups each resample holds; most metrics ask for the same ones, one after another."""
+def _draws(groups: int, seed: int) -> Iterator[Any]:
+    """(some, groups) which groups each resample holds, a chunk of the DRAWS at a time. Most metrics ask for the same
+    ones, one after another: those of few groups are one chunk, and remembered."""
     import numpy as np
 
     key = (groups, seed)
-    if key not in _REMEMBERED:
-        _REMEMBERED.clear()
-        _REMEMBERED[key] = np.random.default_rng(seed).integers(groups, size=(DRAWS, groups))
-    return _REMEMBERED[key]
+    if key in _REMEMBERED:
+        yield _REMEMBERED[key]
+        return
+    rng = np.random.default_rng(seed)
+    for some in _chunks(DRAWS, groups):
+        drawn = rng.integers(groups, size=(some, groups))
+        if some == DRAWS:
+            _REMEMBERED.clear()
+            _REMEMBERED[key] = drawn
+        yield drawn
+
+
+def _chunks(number: int, each: int) -> Iterator[int]:
+    """``number`` draws of ``each``, in parts that hold :data:`AT_ONCE` at most: how many there are in each part."""
+    most = max(1, AT_ONCE // each)
+    return (min(most, number - start) for start in range(0, number, most))

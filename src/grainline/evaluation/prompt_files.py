@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from grainline.data import fields, load
+from grainline.data import fields, files, load
 from grainline.errors import DataError
 
 Kind = Literal["alpaca", "mt-bench", "records"]
@@ -55,19 +55,18 @@ def read(path: str, *, limit: int = 0) -> Prompts:
     """The questions of a file, the first ``limit`` of them (0: all).
 
     Raises:
-        DataError: the file cannot be read, or a question lacks its words.
+        DataError: the file cannot be read, a question lacks its words, or two have one id.
     """
-    rows = _json(Path(path).expanduser())
-    if rows and all("instruction" in row for row in rows):
+    rows = _objects(path)
+    if rows and all("instruction" in row.row for row in rows):
         kind: Kind = "alpaca"
-        made = [_alpaca(n, row, path) for n, row in enumerate(rows)]
-    elif rows and all("turns" in row and "question_id" in row for row in rows):
-        kind, made = "mt-bench", [_mt_bench(row, path) for row in rows]
+        made = [_alpaca(n, row) for n, row in enumerate(rows)]
+    elif rows and all("turns" in row.row and "question_id" in row.row for row in rows):
+        kind, made = "mt-bench", [_mt_bench(row) for row in _apart(rows)]
     else:
         found = load.read(path, split="test")
         load.refuse(found, skip_bad_rows=False)
         kind, made = "records", [Question(record.id, record.prompt) for record in found.records]
-    made = list({question.id: question for question in made}.values())
     return Prompts(kind, made[: limit or None])
 
 
@@ -105,16 +104,34 @@ def answers(kind: Kind, questions: Sequence[Question], said: Mapping[str, str], 
     return "", ""
 
 
-def _alpaca(n: int, row: Mapping[str, Any], path: str) -> Question:
-    where = f"{path}:{n + 1}"
+def _objects(path: str) -> list[files.Row]:
+    """The rows of a file with their places; none where one is no object: who reads them as records says why."""
+    if not Path(path).expanduser().is_file():
+        return []
+    found = list(files.rows(path, split="")[1])
+    return found if all(isinstance(row, Mapping) for _, _, row in found) else []
+
+
+def _apart(rows: Sequence[files.Row]) -> Sequence[files.Row]:
+    """``rows``, each a question of its own: answers are kept and counted under the question's id."""
+    seen: dict[str, str] = {}
+    for where, _, row in rows:
+        if (first := seen.setdefault(str(row["question_id"]), where)) != where:
+            what, instead = f"{row['question_id']!r} is that of {first}.", "Give each question its own, or remove one."
+            raise DataError(what, where=f"{where} question_id", instead=instead)
+    return rows
+
+
+def _alpaca(n: int, found: files.Row) -> Question:
+    where, _, row = found
     words = fields.text(row["instruction"], where=f"{where} instruction")
     if row.get("input"):  # AlpacaFarm's older rows keep the text that an instruction speaks of apart
         words += "\n\n" + fields.text(row["input"], where=f"{where} input")
     return Question(str(n), (_user(words),), (), row)
 
 
-def _mt_bench(row: Mapping[str, Any], path: str) -> Question:
-    where = f"{path} question_id {row['question_id']}"
+def _mt_bench(found: files.Row) -> Question:
+    where, _, row = found
     if not isinstance(row["turns"], list) or not row["turns"]:
         raise DataError("it has no turns.", where=where, instead='Write "turns": ["first", "second"].')
     first, *further = (fields.text(turn, where=f"{where} turns") for turn in row["turns"])
@@ -126,19 +143,3 @@ def _mt_bench(row: Mapping[str, Any], path: str) -> Question:
 
 def _user(words: str) -> dict[str, str]:
     return {"role": "user", "content": words}
-
-
-def _json(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON list or of JSON lines; none where the file is neither."""
-    if file.suffix not in (".json", ".jsonl") or not file.is_file():
-        return []
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(x) for x in text.split("\n") if x.strip()]
-        )
-    except ValueError:
-        return []
-    return found if all(isinstance(row, dict) for row in found) else []

@@ -248,11 +248,13 @@ def _rows(part: Mapping[str, Any]) -> str:
     return f"{words.number(dig(part, 'rows'))} rows, SHA-256 {dig(part, 'digest')}"
 
 
-def digest(files: RunFiles, name: str) -> Any:
-    """Which held-out rows ``name`` are: two runs compare only where this is equal."""
+def digest(files: RunFiles, name: str) -> str | None:
+    """Which held-out rows ``name`` are; None where that is not known. Two runs compare where it is known and equal."""
     if name in sets(files):
-        return dig(files.provenance, "data", "evaluation", name, "digest")
-    return next((dig(found.facts, "data", "digest") for found in files.evaluations if found.name == name), None)
+        found = dig(files.provenance, "data", "evaluation", name, "digest")
+    else:
+        found = next((dig(one.facts, "data", "digest") for one in files.evaluations if one.name == name), None)
+    return str(found) if found else None
 
 
 def repeat(files: RunFiles) -> list[str]:

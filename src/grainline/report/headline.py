@@ -45,10 +45,9 @@ def several(runs: Sequence[RunFiles]) -> Headline:
     ranked = sorted((x for x in looks if metric in x[2]), key=lambda x: -x[2][metric])
     if len(ranked) < 2:
         return Headline("not measured", f"{len(runs)} runs; fewer than two have a held-out accuracy to compare.", [])
-    (best, name, top), (second, _, next_one) = ranked[:2]
-    if any(facts.digest(f, n) != facts.digest(best, name) for f, n, _ in ranked):
-        sentence = "The runs were measured on different held-out rows: their figures do not compare."
-        return Headline("unclear", sentence, ["Measure all on one file: `grainline evaluate RUN --data test.jsonl`."])
+    (best, _, top), (second, _, next_one) = ranked[:2]
+    if apart := _apart([facts.digest(files, held_out) for files, held_out, _ in ranked]):
+        return Headline("unclear", apart, ["Measure all on one file: `grainline evaluate RUN --data test.jsonl`."])
     if top[metric] == next_one[metric]:
         sentence = f"{best.name} and {second.name} have the same held-out accuracy, {words.interval(metric, top, 2)}"
         return Headline("unclear", f"{sentence}.", ["Compare their margins, or measure on harder held-out rows."])
@@ -69,6 +68,15 @@ def several(runs: Sequence[RunFiles]) -> Headline:
     if clear:
         return Headline("better", f"{sentence}: the intervals do not touch.", [])
     return Headline("unclear", f"{sentence}: too close to call.", ["More held-out rows or more seeds would tell."])
+
+
+def _apart(rows: Sequence[str | None]) -> str:
+    """Why figures on ``rows`` (digests) do not compare; empty where all were measured on the same."""
+    if len({digest for digest in rows if digest is not None}) > 1:
+        return "The runs were measured on different held-out rows: their figures do not compare."
+    if None in rows:
+        return "It is not known whether the runs were measured on the same held-out rows: there is no digest of them."
+    return ""
 
 
 def _paired(best: RunFiles, second: RunFiles) -> tuple[float, float, float] | None:

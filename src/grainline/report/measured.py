@@ -45,6 +45,12 @@ class Evaluation(NamedTuple):
         return next((one.tables.get(name, ()) for one in self.families if one.name == family), ())
 
     @property
+    def of_rows(self) -> str:
+        """Which rows it is of: their digest; where that is not known its own folder, which is that of no other."""
+        data = self.facts.get("data")
+        return str((data.get("digest") if isinstance(data, Mapping) else None) or self.folder)
+
+    @property
     def against(self) -> str:
         """The run that this one was compared with; empty for none. Answers may have been compared with another later,
         so who stands beside the rows goes first."""

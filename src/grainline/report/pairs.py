@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grainline.report import heat, read, side_by_side, words
+from grainline.report import heat, side_by_side, words
 from grainline.report.heat import Pair, Quantity, Side
 from grainline.report.jsonl import Line
 from grainline.report.measured import Evaluation
@@ -46,7 +46,7 @@ def _pair(found: Evaluation, line: Line) -> Pair:
     names = ", ".join(map(str, aspects)) if isinstance(aspects, Mapping) else ""
     turns = side_by_side.turns(line.get("prompt"))
     note = _beginning(turns) + (f" (its answers differ in {names})" if names else "")
-    key = found.name, str(read.dig(found.facts, "data", "digest")), str(line.get("id"))
+    key = found.name, found.of_rows, str(line.get("id"))
     return Pair(key, title, note, turns, [_side(answer) for answer in line["answers"]])
 
 

@@ -54,11 +54,10 @@ class Shared(NamedTuple):
 
 def shared(several: Sequence[RunFiles]) -> list[Shared]:
     """Evaluations that at least two runs have, on the same rows by their digest: others do not compare."""
-    groups: dict[tuple[str, Any], list[tuple[int, str, Evaluation]]] = {}
+    groups: dict[tuple[str, str], list[tuple[int, str, Evaluation]]] = {}
     for i, files in enumerate(several):
         for found in files.evaluations:
-            key = found.name, str(dig(found.facts, "data", "digest"))
-            groups.setdefault(key, []).append((i, files.name, found))
+            groups.setdefault((found.name, found.of_rows), []).append((i, files.name, found))
     names = [files.name for files in several]
     return [
         Shared(name, found, [other for other in names if other not in {run for _, run, _ in found}])

@@ -12,7 +12,8 @@ and says of itself
 ============  ======================================================================================================
 ``between``   (worst, best) that its scores lie between; None where they have no bounds (a reward model's logit). Scores
               become those of spans, 0 (wrong) to 1 (right), by it, and cannot without. Ask once: a file may be read
-``reads``     optional: paths that it reads ("heads/qa"); with other bytes in them it is another reward
+``reads``     optional: paths that it reads ("heads/qa"); with other bytes in them it is another reward. Members say
+              theirs themselves
 ``needs``     what must be there: {"model"}, {"endpoint"}, {"torch"}; for ``grainline ls``
 ============  ======================================================================================================
 

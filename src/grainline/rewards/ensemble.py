@@ -86,11 +86,6 @@ class Ensemble:
         """What any member needs."""
         return frozenset[str]().union(*(member.needs for member in self.of))
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """What any member reads."""
-        return tuple(path for member in self.of for path in getattr(member, "reads", ()))
-
     @contextmanager
     def open(self, desk: Desk) -> Iterator[Together]:
         if not self.of:

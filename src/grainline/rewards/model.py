@@ -69,6 +69,11 @@ class Model:
     def between(self) -> tuple[float, float] | None:
         return ((0.0, 1.0) if self.segments == "upto" else (-1.0, 1.0)) if self.squash else None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The weights, where they lie in a folder."""
+        return (self.model,) if self.model else ()
+
     @contextlib.contextmanager
     def open(self, desk: Desk) -> Iterator[Judging]:
         from grainline import models
