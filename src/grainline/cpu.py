@@ -73,7 +73,7 @@ def _by_onednn() -> Iterator[None]:
     """
     import torch
 
-    matmul = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  (which its types do not know)
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if matmul.fp32_precision != "none":
         yield
         return
