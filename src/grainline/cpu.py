@@ -69,7 +69,8 @@ def _by_onednn() -> Iterator[None]:
     """torch hands float32 to oneDNN only where it may be rounded to bfloat16 inside of a product. oneDNN makes use of
     that leave on processors with AMX, and multiplies by its float32 kernels elsewhere.
 
-    The setting is the whole process's; one that the program has made is left alone.
+    The setting is the whole process's, and while it lasts ``torch.get_float32_matmul_precision`` raises, which torch's
+    compiler for CUDA asks: so it is put back. One that the program has made is left alone.
     """
     import torch
 
