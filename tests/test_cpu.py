@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -122,6 +123,15 @@ def test_digits_that_a_product_loses_are_noticed(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(cpu, "_by_onednn", cpu.full_width)  # torch's own products
         monkeypatch.setattr(cpu, "mkl_is_narrow", lambda: False)
         assert cpu._onednn_is_exact() == exact
+
+
+def test_who_asks_first_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is remembered: autocast, or a default device, must not be what it was found under."""
+    monkeypatch.setattr(cpu, "_by_onednn", contextlib.nullcontext)  # torch's own products
+    with torch.autocast("cpu", torch.bfloat16):
+        assert cpu._onednn_is_exact()
+    with torch.device("meta"):
+        assert cpu._onednn_is_exact()
 
 
 @pytest.mark.skipif(not cpu.mkl_is_narrow(), reason="this processor's MKL is as wide as it is")
