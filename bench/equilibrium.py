@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from _plots import ON_ANY_PAGE
 from matplotlib.axes import Axes
 from sklearn.datasets import load_digits
 
@@ -54,10 +55,7 @@ def main() -> None:
     if parser.parse_args().what == "learn":
         learn()
         return
-    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "equilibrium", "legend.facecolor": "none"}
-    plt.rcParams |= {"figure.facecolor": "none", "axes.facecolor": "none"}
-    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    plt.rcParams |= dict.fromkeys(ink, "#808080")  # can be read on light pages and on dark ones
+    plt.rcParams |= ON_ANY_PAGE | {"svg.fonttype": "none", "svg.hashsalt": "equilibrium"}
     features, lesson = digits()
     figure_error(features, lesson)
     figure_angle(features, lesson)

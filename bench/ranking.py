@@ -99,11 +99,10 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
 
     mpl.use("svg")
     import matplotlib.pyplot as plt
+    from _plots import ON_ANY_PAGE
 
     mpl.rcParams |= {"svg.hashsalt": "grainline", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    mpl.rcParams |= {"figure.facecolor": "none", "axes.facecolor": "none", "legend.facecolor": "none"}
-    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    mpl.rcParams |= dict.fromkeys(ink, "#808080")  # can be read on light pages and on dark ones
+    mpl.rcParams |= ON_ANY_PAGE
     colours = dict(zip(WAYS, ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#808080"), strict=True))
     figure, axes = plt.subplots(2, len(SHARPNESS), figsize=(9.2, 5.4), sharex="row", sharey=True)
     for column, sharpness in enumerate(SHARPNESS):
