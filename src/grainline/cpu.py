@@ -90,10 +90,8 @@ def _onednn_is_exact() -> bool:
     """Does x times one come back bit for bit? No format with fewer digits than float32's 24 could give it back."""
     import torch
 
-    plain: Any = {
-        "dtype": torch.float32,
-        "device": "cpu",
-    }  # whatever the program's defaults are when this is first asked
+    # Whatever the program's defaults are when this is first asked.
+    plain: Any = {"dtype": torch.float32, "device": "cpu"}
     x, one = torch.linspace(1, 2, 512 * 512, **plain).view(512, 512), torch.eye(512, **plain)
     with torch.autocast("cpu", enabled=False), _by_onednn():
         return torch.equal(x @ one, x) and torch.equal(torch.bmm(x[None], one[None])[0], x)
