@@ -64,14 +64,18 @@ class _LowRank(torch.autograd.Function):
 
 
 def _read(x_NI: Tensor, layers: Sequence[LowRank], factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The layers' (N, out_i), and what :class:`_Pulled` needs beside the input."""
+    """The layers' (N, out_i), and what :class:`_Pulled` needs beside the input.
+
+    The change comes first and the large product is added to it: a product adds in float32, so that its bfloat16 is
+    rounded once. The other way round brings SmolLM2's gradients from 0.048 to 0.053 of float32's.
+    """
     down, up = factors[: len(layers)], factors[len(layers) :]
     down_RI = torch.cat(tuple(down)).to(x_NI.dtype)
     inner_NR = x_NI @ down_RI.mT
     outputs = []
     for layer, b, inner_Nr in zip(layers, up, _by_layer(inner_NR, layers), strict=True):
-        y_NO = F.linear(x_NI, layer.weight, layer.bias)
-        outputs.append(y_NO.addmm_(inner_Nr, b.to(x_NI.dtype).mT, alpha=layer.scale))
+        change_NO = F.linear(inner_Nr, (layer.scale * b).to(x_NI.dtype), layer.bias)
+        outputs.append(change_NO.addmm_(x_NI, layer.weight.mT))
     return outputs, [inner_NR, down_RI, *up]
 
 
@@ -89,11 +93,10 @@ class _Pulled:
         self.inner_grad_NR = torch.cat(inner, -1)
 
     def by_input(self) -> Tensor:
-        (first, g_NO), *others = zip(self.layers, self.grads, strict=True)
-        total_NI = g_NO @ first.weight
-        for layer, g_NO in others:
+        total_NI = self.inner_grad_NR @ self.down_RI
+        for layer, g_NO in zip(self.layers, self.grads, strict=True):
             total_NI.addmm_(g_NO, layer.weight)
-        return total_NI.addmm_(self.inner_grad_NR, self.down_RI)
+        return total_NI
 
     def by_factors(self, x_NI: Tensor) -> tuple[Tensor, ...]:
         grad_down = _by_layer((self.inner_grad_NR.mT @ x_NI).to(self.up[0].dtype).mT, self.layers)
