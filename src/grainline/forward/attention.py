@@ -35,7 +35,7 @@ class Block(NamedTuple):
     start: int  # query rows of the packed row, inclusive
     stop: int  # exclusive
     keys: tuple[tuple[int, int], ...]  # runs of key rows, in order
-    mask: Tensor | None  # (rows, keys) True where a key may not be seen; None: the last rows x rows are causal
+    hidden: Tensor  # (rows, the last so many keys) True where one may not be seen; all keys before are seen
 
 
 def blocks(tree: Tree, window: int | None, device: torch.device) -> list[Block]:
@@ -51,17 +51,17 @@ def blocks(tree: Tree, window: int | None, device: torch.device) -> list[Block]:
         for start in range(begin, end, ROWS):
             stop = min(start + ROWS, end)
             keys = tuple(run for run in ((tree.start, shared), (begin, stop)) if run[0] < run[1])
-            found.append(Block(start, stop, keys, _mask(keys, stop - start, window, device)))
+            found.append(Block(start, stop, keys, _hidden(keys, stop - start, window, device)))
     return found
 
 
-def _mask(keys: Sequence[tuple[int, int]], rows: int, window: int | None, device: torch.device) -> Tensor | None:
-    """None where the window reaches back to the first key: then only the block's own diagonal needs a mask."""
+def _hidden(keys: Sequence[tuple[int, int]], rows: int, window: int | None, device: torch.device) -> Tensor:
+    """Over all keys if the window does not reach back to the first; else over the block's own diagonal."""
     count = sum(stop - start for start, stop in keys)
-    if window is None or window >= count:
-        return None
-    behind = torch.arange(count - rows, count, device=device)[:, None] - torch.arange(count, device=device)
-    return (behind < 0) | (behind >= window)
+    window = None if window is None or window >= count else window
+    over = rows if window is None else count
+    behind = torch.arange(over - rows, over, device=device)[:, None] - torch.arange(over, device=device)
+    return behind < 0 if window is None else (behind < 0) | (behind >= window)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: Sequence[Block], scale: float) -> Tensor:
@@ -75,8 +75,8 @@ class _Attend(torch.autograd.Function):
         _, H, N, _ = q.shape
         out_NHd, scaled = q.new_empty(N, H, v.shape[-1]), q * scale
         for block in plan:
-            answer = _over_keys(_weights(_rows(scaled, block, k.shape[1]), k, block), v, block)
-            out_NHd[block.start : block.stop] = _unrows(answer, block, H).transpose(0, 1)
+            weights = _weights(_rows(scaled, block, k.shape[1]), _seen(k, block), block)
+            out_NHd[block.start : block.stop] = _unrows(torch.bmm(weights, _seen(v, block)), block, H).transpose(0, 1)
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.scale = plan, scale
         return out_NHd[None]
@@ -89,17 +89,12 @@ class _Attend(torch.autograd.Function):
         # Written as the projections were read: (N, heads, d) in memory.
         dq, dk, dv = (torch.zeros_like(x[0].transpose(0, 1), memory_format=torch.contiguous_format) for x in (q, k, v))
         for block in ctx.plan:
-            rows, g = _rows(scaled, block, K), _rows(grad.transpose(1, 2), block, K)
-            weights = _weights(rows, k, block)
-            pulled = torch.cat([torch.bmm(g, v[0, :, start:stop].mT) for start, stop in block.keys], -1)
-            pulled = torch._softmax_backward_data(pulled, weights, -1, weights.dtype)
-            dq[block.start : block.stop] = _unrows(_over_keys(pulled, k, block), block, H).transpose(0, 1)
-            at = 0
-            for start, stop in block.keys:
-                here = slice(at, at + stop - start)
-                dk[start:stop] += torch.bmm(pulled[:, :, here].mT, rows).transpose(0, 1)
-                dv[start:stop] += torch.bmm(weights[:, :, here].mT, g).transpose(0, 1)
-                at += stop - start
+            rows, g, keys = _rows(scaled, block, K), _rows(grad.transpose(1, 2), block, K), _seen(k, block)
+            weights = _weights(rows, keys, block)
+            pulled = torch._softmax_backward_data(torch.bmm(g, _seen(v, block).mT), weights, -1, weights.dtype)
+            dq[block.start : block.stop] = _unrows(torch.bmm(pulled, keys), block, H).transpose(0, 1)
+            _add(dk, torch.bmm(pulled.mT, rows), block)
+            _add(dv, torch.bmm(weights.mT, g), block)
         return dq.mul_(ctx.scale).transpose(0, 1)[None], dk.transpose(0, 1)[None], dv.transpose(0, 1)[None], None, None
 
 
@@ -113,27 +108,21 @@ def _unrows(answer: Tensor, block: Block, heads: int) -> Tensor:
     return answer.view(heads, block.stop - block.start, answer.shape[-1])
 
 
-def _weights(rows: Tensor, k: Tensor, block: Block) -> Tensor:
+def _seen(k: Tensor, block: Block) -> Tensor:
+    """(key heads, keys, d): the keys, or values, of a block side by side."""
+    runs = [k[0, :, start:stop] for start, stop in block.keys]
+    return runs[0] if len(runs) == 1 else torch.cat(runs, 1)
+
+
+def _add(total: Tensor, part: Tensor, block: Block) -> None:
+    """Back to where :func:`_seen` took it from: (key heads, keys, d) into (N, key heads, d)."""
+    for (start, stop), run in zip(block.keys, part.split([stop - start for start, stop in block.keys], 1), strict=True):
+        total[start:stop] += run.transpose(0, 1)
+
+
+def _weights(rows: Tensor, keys: Tensor, block: Block) -> Tensor:
     """(key heads, groups * rows, keys): how much each key is heard by queries that are scaled."""
-    parts = [torch.bmm(rows, k[0, :, start:stop].mT) for start, stop in block.keys]
-    score = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-    count = block.stop - block.start
-    by_row = score.view(score.shape[0], -1, count, score.shape[-1])
-    if block.mask is not None:
-        by_row.masked_fill_(block.mask, float("-inf"))
-    else:
-        above = torch.ones(count, count, dtype=torch.bool, device=score.device).triu_(1)
-        by_row[..., -count:].masked_fill_(above, float("-inf"))
+    score = torch.bmm(rows, keys.mT)
+    count, over = block.hidden.shape
+    score.view(len(score), -1, count, score.shape[-1])[..., -over:].masked_fill_(block.hidden, float("-inf"))
     return score.softmax(-1)
-
-
-def _over_keys(weights: Tensor, v: Tensor, block: Block) -> Tensor:
-    """sum over keys of weight times value: (key heads, groups * rows, d)."""
-    total, at = None, 0
-    for start, stop in block.keys:
-        part = weights[:, :, at : at + stop - start]
-        here = v[0, :, start:stop]
-        total = torch.bmm(part, here) if total is None else total.baddbmm_(part, here)
-        at += stop - start
-    assert total is not None
-    return total
