@@ -36,8 +36,9 @@ def test_low_rank_by_hand() -> None:
     assert [float(t) for t in (y, x.grad, a.grad, b.grad)] == [66.5, 9.5, 17.5, 10.5]  # type: ignore[arg-type]
 
 
-def test_low_rank_is_each_layer_alone() -> None:
-    x, both = random(2, 3, 5, seed=1).requires_grad_(), layers()
+@pytest.mark.parametrize("tokens", [3, 2], ids=["the change in the weight", "the change beside it"])
+def test_low_rank_is_each_layer_alone(tokens: int) -> None:
+    x, both = random(2, tokens, 5, seed=1).requires_grad_(), layers()
 
     def plainly(layer: LowRank) -> Tensor:
         return F.linear(x, layer.weight, layer.bias) + F.linear(F.linear(x, layer.down), layer.up) * layer.scale
@@ -75,6 +76,19 @@ def test_low_rank_in_bfloat16_keeps_its_factors_in_float32() -> None:
         F.linear(x.float(), layer.weight.float(), layer.bias.float()) + 0.5 * x.float() @ layer.down.mT @ layer.up.mT
     )  # type: ignore[union-attr]
     assert float((y.float() - exact).norm() / exact.norm()) < 2**-7
+
+
+def test_low_rank_in_bfloat16_is_rounded_once() -> None:
+    """As far from the exact sum as its nearest bfloat16 numbers are; rounded twice it would be 1.4 times as far."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("torch multiplies bfloat16 without oneDNN here, and does not say how it adds")
+    x, a, b = random(64, 96), random(8, 96, seed=1), random(80, 8, seed=2)
+    x, weight, a, b = (t.bfloat16() for t in (x, random(80, 96, seed=3), a, 0.05 * b))
+    (y,) = kernels.low_rank(x, [LowRank(weight, None, a.float(), b.float(), 0.5)])
+    inner = (x.double() @ a.double().mT).bfloat16().double()
+    exact = x.double() @ weight.double().mT + 0.5 * inner @ b.double().mT
+    away, nearest = ((t.double() - exact).square().mean().sqrt() for t in (y, exact.bfloat16()))
+    assert float(away / nearest) < 1.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
