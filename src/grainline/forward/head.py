@@ -93,15 +93,14 @@ def _target_logprob_and_concentration(
 class _Chosen(torch.autograd.Function):
     """log p(target) of (n, V) logits z, whose gradient is onehot - p: made of p, in its place.
 
-    log sum_v exp z(v) is read off the likeliest token, as z - log p: with p of at least 1 / V it is far from underflow.
+    log sum_v exp z(v) is read off the likeliest token, as max z - log max p: at least 1 / V is far from underflow.
     So is the root of sum_v p(v)^2, whose logarithm is taken too where it is ``asked``.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, asked: bool = False) -> tuple[Tensor, Tensor | None]:
         p, target = logits.softmax(-1), target[:, None]
-        top, likeliest = logits.max(-1, keepdim=True)
-        token = logits.gather(-1, target) - (top - p.gather(-1, likeliest).log())
+        token = logits.gather(-1, target) - (logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log())
         concentration = 2 * torch.linalg.vector_norm(p, dim=-1).log() if asked else None
         ctx.save_for_backward(p, target)
         if concentration is not None:

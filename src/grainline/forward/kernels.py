@@ -110,7 +110,7 @@ class _Pulled:
         inner_NR = x_NI @ self.down_RI.mT if self.inner_NR is None else self.inner_NR
         grad_down = _by_layer((self.inner_grad_NR.mT @ x_NI).to(self.up[0].dtype).mT, self.layers)
         grad_up = [
-            (g_NO.mT @ inner_Nr).mul_(layer.scale).to(b.dtype)
+            (inner_Nr.mT @ g_NO).mul_(layer.scale).to(b.dtype).mT
             for layer, b, inner_Nr, g_NO in zip(
                 self.layers, self.up, _by_layer(inner_NR, self.layers), self.grads, strict=True
             )
