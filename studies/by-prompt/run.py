@@ -1,16 +1,19 @@
 """What ``sampler=by_prompt`` does to learning: the same pairs, each seen once, in another order.
 
-    python studies/by-prompt/run.py run      2 seeds x {shuffle, by_prompt} x {4, 16} pairs a step; it goes on
+    python studies/by-prompt/run.py run      2 labels x 2 seeds x {shuffle, by_prompt} x {4, 16} pairs a step; it goes on
     python studies/by-prompt/run.py table    Markdown of all results
 
-dpo with lora on qa_feedback's human preferences: four answers a question, up to six pairs. Both samplers see all pairs
-of the same questions once and end; the held-out questions are others. Only the order differs, and so what meets in a
-step.
+dpo with lora on qa_feedback: four answers a question, up to six pairs. Both samplers see all pairs of the same
+questions once and end; the held-out questions are others. Only the order differs, and so what meets in a step.
+
+Preferred is the ``longer`` answer of each pair, which a small model can learn from a few questions, so that learning
+less would be seen; and in the second half of the runs the one that people preferred (``human``), which it hardly can.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +29,9 @@ from _rows import preferences, write  # noqa: E402
 
 RECORDS = Records(HERE)
 MADE = cache_dir() / "studies" / "by-prompt"
-QUESTIONS = {"train": 20, "test": 37}
+QUESTIONS = {"train": 30, "test": 37}
 """Of 340 and of 74."""
+LABELS = ("longer", "human")
 COMMON: dict[str, Any] = {
     "model": {"name": "smollm2-135m-instruct", "dtype": "bfloat16"},
     "objective": "dpo",
@@ -41,14 +45,26 @@ RATES = {4: 3e-4, 16: 6e-4}
 
 
 def runs() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(what identifies a run, its recipe): everything with one seed before the next."""
-    data, held_out = (write(MADE / f"{part}.jsonl", preferences(part, n)) for part, n in QUESTIONS.items())
-    for seed in range(2):
-        for size, rate in RATES.items():
-            for sampler in SAMPLERS:
-                key = {"study": f"{size} pairs a step", "method": sampler, "seed": seed}
-                order = {"batch_size": size, "sampler": sampler, "optimizer": f"adamw:lr={rate}"}
-                yield key, COMMON | {"data": data, "held_out": held_out} | order
+    """(what identifies a run, its recipe): everything with one label and seed before the next."""
+    for label, seed in itertools.product(LABELS, range(2)):
+        data, held_out = (write(MADE / label / f"{part}.jsonl", rows(label, part)) for part in QUESTIONS)
+        for (size, rate), sampler in itertools.product(RATES.items(), SAMPLERS):
+            key = {"study": f"{label}, {size} pairs a step", "method": sampler, "seed": seed}
+            order = {"batch_size": size, "sampler": sampler, "optimizer": f"adamw:lr={rate}"}
+            yield key, COMMON | {"data": data, "held_out": held_out} | order
+
+
+def rows(label: str, part: str) -> list[dict[str, Any]]:
+    """The pairs of one part, the preferred answer as ``label`` has it; without a longer one a pair is left out."""
+    found = preferences(part, QUESTIONS[part])
+    if label == "human":
+        return found
+    longer = []
+    for row in found:
+        rejected, chosen = sorted((row["rejected"], row["chosen"]), key=len)
+        if len(rejected) < len(chosen):
+            longer.append(row | {"chosen": chosen, "rejected": rejected})
+    return longer
 
 
 def table(study: str) -> str:
