@@ -1,7 +1,7 @@
 """What ``sampler=by_prompt`` does to learning: the same pairs, each seen once, in another order.
 
-    python studies/by-prompt/run.py run      2 labels x 2 seeds x {shuffle, by_prompt} x {4, 16} pairs a step; it goes on
-    python studies/by-prompt/run.py table    Markdown of all results
+    python studies/by-prompt/run.py run     2 labels x 2 seeds x {shuffle, by_prompt} x {4, 16} pairs a step; it goes on
+    python studies/by-prompt/run.py table   Markdown of all results
 
 dpo with lora on qa_feedback: four answers a question, up to six pairs. Both samplers see all pairs of the same
 questions once and end; the held-out questions are others. Only the order differs, and so what meets in a step.
