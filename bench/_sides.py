@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from _heads import AnswerPositions
 from grainline import cpu, models
 from grainline.adapters import _seam as adapters
 from grainline.adapters.lora import LoRA
@@ -65,6 +66,9 @@ class Side(NamedTuple):
     how: Ours | Peer
 
 
+PLAIN = Ours(layout="packed", shared=False, scorer=AnswerPositions, fused=False, products=False, onednn=False)
+"""What one would write down: packed sequences, torch's attention, logits at answers, all float32 products MKL's."""
+
 SIDES = {
     "trl": Side("TRL DPOTrainer", Peer()),
     "trl-best": Side("TRL, reference cached, sorted", Peer(cached=True, sorted=True)),
@@ -73,6 +77,7 @@ SIDES = {
     "pair-trees": Side("Grainline, one tree a pair", Ours(shared=False)),
     "packed": Side("Grainline, two sequences a pair", Ours(layout="packed", shared=False)),
     "padded": Side("Grainline, the same, padded", Ours(layout="padded", shared=False)),
+    "plain": Side("two sequences a pair without other levers", PLAIN),
 }
 
 

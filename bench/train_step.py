@@ -2,7 +2,7 @@
 
     python bench/train_step.py                                SmolLM2-135M, float32: about ten minutes on two cores
     python bench/train_step.py --dtype bfloat16               TRL's bf16 autocast beside our bfloat16 weights
-    python bench/train_step.py --data qa --sides packed,pair-trees,tree      several answers a question
+    python bench/train_step.py --data qa --sides plain,packed,pair-trees,tree      several answers a question
     python bench/train_step.py --model tiny-4k                a random model of 7 million parameters; also tiny-49k
     python bench/train_step.py --model tiny                   does the benchmark itself still work?
 
@@ -19,7 +19,7 @@ from typing import Any
 from _environment import with_peers
 from _options import as_dict, names, parser
 
-SIDES = ("trl", "trl-best", "tree", "cache", "pair-trees", "packed", "padded")
+SIDES = ("trl", "trl-best", "tree", "cache", "pair-trees", "packed", "padded", "plain")
 COLUMNS = {
     "s/step": ("seconds", ".2f", "mean"),
     "tok/s": ("tokens_a_second", ".0f", "real tokens; a prompt counts once for each answer"),
