@@ -75,10 +75,10 @@ def _read(
     down, up = factors[: len(layers)], factors[len(layers) :]
     down_RI = torch.cat(tuple(down)).to(x_NI.dtype)
     if x_NI.dtype in (torch.float32, torch.float64) and x_NI.shape[0] >= x_NI.shape[1]:
-        changed = [
-            torch.addmm(layer.weight, b, a, alpha=layer.scale) for layer, a, b in zip(layers, down, up, strict=True)
-        ]
-        return [F.linear(x_NI, w, layer.bias) for w, layer in zip(changed, layers, strict=True)], [None, down_RI, *up]
+        return [
+            F.linear(x_NI, torch.addmm(layer.weight, b.to(x_NI.dtype), a_rI, alpha=layer.scale), layer.bias)
+            for layer, a_rI, b in zip(layers, down_RI.split([len(a) for a in down]), up, strict=True)
+        ], [None, down_RI, *up]
     inner_NR = x_NI @ down_RI.mT
     outputs = []
     for layer, b, inner_Nr in zip(layers, up, _by_layer(inner_NR, layers), strict=True):
