@@ -150,7 +150,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "batching", "budget", "footprint", "report"},
-    "budget": CURRENCY | SEAMS | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine", "cpu"},
+    "budget": CURRENCY
+    | SEAMS
+    | CHOICES
+    | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine", "cpu"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "batching", "evaluation", "prepare", "engine", "trainer", "footprint"},
     "forecast": CURRENCY
