@@ -10,7 +10,6 @@ from typing import Any, TypeGuard
 from grainline.errors import DataError
 from grainline.types import Answer, Span
 
-
 TURNS = 'Write the text itself, or a list of turns: [{"role": "assistant", "content": ...}].'
 
 
