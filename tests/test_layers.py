@@ -117,7 +117,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "claim": CURRENCY | CHOICES,
     "journal": CURRENCY | SEAMS | {"rooms", "data", "places", "progress", "provenance"},
     "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},
-    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate"},
+    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate", "atomic"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "batching": CURRENCY | CHOICES | {"data", "progress"},
     "data": CURRENCY,
