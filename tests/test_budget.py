@@ -107,10 +107,12 @@ def test_measuring_leaves_everything_as_it_was(ready: Callable[..., Any]) -> Non
     assert all(torch.equal(before[name], tensor) for name, tensor in engine.scorer.state_dict().items())
 
 
-def test_what_the_optimizer_will_keep_is_counted(ready: Callable[..., Any]) -> None:
-    recipe, engine, *_ = ready()
+@pytest.mark.parametrize("optimizer", ["adamw", "rad"])
+def test_what_the_optimizer_will_keep_is_counted(ready: Callable[..., Any], optimizer: str) -> None:
+    """Two moments in float32; rad is told how long the run is, as it asks."""
+    recipe, engine, *_ = ready(optimizer=optimizer)
     trained = sum(tagged.tensor.numel() for tagged in engine.trainable())
-    assert budget._state(recipe, engine) == pytest.approx(2 * 4 * trained, rel=0.01)  # AdamW's two moments, float32
+    assert budget._state(recipe, engine, 5) == pytest.approx(2 * 4 * trained, rel=0.01)
 
 
 def test_a_limit_that_is_too_small_is_said(ready: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,6 +57,26 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     assert faults("as it is") > 20 * pages
     assert faults("settled") < 4 * pages
     assert faults("settled", MALLOC_TRIM_THRESHOLD_="1000000") > 20 * pages  # the user's own word counts
+
+
+def test_a_glibc_that_refuses_to_keep_so_much_keeps_the_most_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions refuse M_MMAP_THRESHOLD (-3) above HEAP_MAX_SIZE / 2 = 32 MiB, M_TRIM_THRESHOLD (-1) never."""
+    kept: dict[int, int] = {}
+
+    def mallopt(number: int, value: int) -> int:
+        if number == -3 and value > 32 << 20:
+            return 0
+        kept[number] = value
+        return 1
+
+    for variable in (*cpu.MEMORY_KEPT, *cpu.KERNELS_KEPT):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setattr(cpu.os, "environ", {})
+    cpu.settle()
+    assert kept[-3] == 32 << 20
+    assert kept[-1] > 1 << 30
 
 
 @pytest.fixture

@@ -49,6 +49,34 @@ def test_a_resumed_run_reads_the_start_that_was_kept(toy: Toy, tmp_path: Path, m
     assert all(tensor.shape[0] == 8 for name, tensor in one.items() if "lora_A" in name)  # twice the rank
 
 
+def test_a_run_that_goes_on_keeps_its_start_where_another_would_be_drawn(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A randomised decomposition draws otherwise on another device, and the base would be parted otherwise."""
+    from peft.tuners.lora import layer
+
+    real = layer.svd_lowrank
+
+    def otherwise(*given: Any, **options: Any) -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(99)
+            return real(*given, **options)
+
+    niter = "lora:rank=4,init=pissa_niter_1"
+    whole = align(**toy.choices(tmp_path / "whole", adapter=niter))
+    align(**toy.choices(tmp_path / "again", adapter=niter), callbacks=[StopAfter(2)])
+    monkeypatch.setattr(layer, "svd_lowrank", otherwise)
+    other = align(**toy.choices(tmp_path / "other", adapter=niter, steps=1))
+    start = load_file(whole.folder / "initial" / "adapter_model.safetensors")
+    drawn = load_file(other.folder / "initial" / "adapter_model.safetensors")
+    assert not all(torch.allclose(start[name], drawn[name], atol=1e-2) for name in start)
+    again = align(**toy.choices(tmp_path / "again", adapter=niter), resume=True)
+    for one, resumed in zip(whole.metrics, again.metrics, strict=True):
+        assert one.get("loss") == pytest.approx(resumed.get("loss"), abs=1e-5)
+    for name, tensor in tensors(whole).items():
+        torch.testing.assert_close(tensors(again)[name], tensor, atol=1e-4, rtol=1e-3)
+
+
 def test_it_sees_the_objective_on_the_first_steps_however_they_are_split(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

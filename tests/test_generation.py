@@ -104,11 +104,26 @@ def test_draws_follow_the_probabilities(temperature: float, top_p: float) -> Non
         assert abs(counts[token] - 2000 * share) <= 4.5 * (2000 * share * (1 - share)) ** 0.5
 
 
-def test_a_models_own_habits_do_not_shape_an_answer() -> None:
+@pytest.mark.parametrize(
+    "habits",
+    [
+        {"do_sample": True, "temperature": 3.0, "top_k": 2, "repetition_penalty": 9.0},
+        {"num_beams": 2, "num_return_sequences": 2, "no_repeat_ngram_size": 1},
+        {"min_length": 90, "min_new_tokens": 8, "guidance_scale": 3.0},
+    ],
+)
+def test_a_models_own_habits_do_not_shape_an_answer(habits: dict[str, Any]) -> None:
+    """Neither the likeliest one, nor several that share one reading of their prompt."""
     causal = model("llama", vocab_size=96)
-    expected = generate(causal, UNEVEN, Manner(8))
-    causal.generation_config.update(do_sample=True, temperature=3.0, top_k=2, repetition_penalty=9.0)
-    assert generate(causal, UNEVEN, Manner(8)) == expected
+    causal.generation_config.eos_token_id = alone(causal, UNEVEN[0], 4, stop=-1).ids[3]
+
+    def answers() -> list[Any]:
+        return [generate(causal, UNEVEN, Manner(8)), generate(causal, UNEVEN, Manner(8, 1.0), each=3)]
+
+    expected = answers()
+    assert any(said.ended for answer in expected for row in answer for said in row)
+    causal.generation_config.update(**habits)
+    assert answers() == expected
 
 
 def test_prompts_of_like_length_go_together() -> None:

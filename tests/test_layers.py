@@ -117,7 +117,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "claim": CURRENCY | CHOICES,
     "journal": CURRENCY | SEAMS | {"rooms", "data", "places", "progress", "provenance"},
     "curate": CURRENCY | SEAMS | {"journal", "rooms", "data", "atomic", "places", "progress", "provenance"},
-    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate"},
+    "prepare": CURRENCY | SEAMS | CHOICES | {"data", "progress", "curate", "atomic"},
     "engine": CURRENCY | SEAMS | STAGES | RUN | CHOICES,
     "batching": CURRENCY | CHOICES | {"data", "progress"},
     "data": CURRENCY,
@@ -150,7 +150,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "heads": CURRENCY | SEAMS | {"forward"},
     "trainer": CURRENCY | SEAMS | LOOP | {"forward"},
     "runs": CURRENCY | SEAMS | STAGES | RUN | CHOICES | {"assessment", "batching", "budget", "footprint", "report"},
-    "budget": CURRENCY | CHOICES | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine", "cpu"},
+    "budget": CURRENCY
+    | SEAMS
+    | CHOICES
+    | {"data", "batching", "forward", "coupling", "engine", "footprint", "machine", "cpu"},
     "footprint": CURRENCY | {"forward"},
     "course": CURRENCY | CHOICES | {"data", "batching", "evaluation", "prepare", "engine", "trainer", "footprint"},
     "forecast": CURRENCY

@@ -214,6 +214,8 @@ def test_hidden_states_are_cached_beside_log_probs(tmp_path: Path) -> None:
     ReferenceCache(tmp_path).fill(batches[:1], score)
     cache = ReferenceCache(tmp_path, ("activations", "layers"))
     assert cache.missing(batches) == batches
+    with pytest.raises(RunError, match="no reference log-probs and activations and layers of answer"):
+        cache(batches[0])
     cache.fill(batches, score)
     again = ReferenceCache(tmp_path, ("activations", "layers"))
     assert again.missing(batches) == []

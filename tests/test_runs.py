@@ -600,6 +600,18 @@ def test_rows_in_memory_are_kept_with_the_run(toy: Toy, tmp_path: Path) -> None:
             assert [m["loss"] for m in run.metrics if "loss" in m] == [m["loss"] for m in wanted.metrics]
 
 
+def test_what_rows_in_memory_cannot_be(toy: Toy, tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"prompt": "a?", "chosen": "b", "rejected": "c"}])
+    splits = datasets.DatasetDict(train=rows, test=rows)
+    with pytest.raises(RecipeError, match=r"data: a DatasetDict holds several splits \(train, test\)\. Give one"):
+        align(**toy.choices(tmp_path / "run", data=splits))
+    with pytest.raises(RecipeError, match=r"evaluation cannot be text .*Write evaluation: \{data: PATH\}"):
+        align(**toy.choices(tmp_path / "run", evaluation="test.jsonl"))
+    assert not (tmp_path / "run").exists()
+
+
 # ---------------------------------------------------------------------------------------- what would be silent harm
 
 

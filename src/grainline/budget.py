@@ -25,6 +25,7 @@ from grainline.data.order import Order
 from grainline.engine import Engine, Reference
 from grainline.errors import RecipeError
 from grainline.forward import voices
+from grainline.optimizers import _seam as optimizers
 from grainline.recipe import Recipe
 from grainline.types import Example, Layout, Tagged
 
@@ -74,7 +75,7 @@ def settle(recipe: Recipe, engine: Engine, order: Order, steps: int, reference: 
     rows.sort(key=lambda row: -collate.tokens([row], engine.layout))
     kind = "cuda" if engine.accelerator.device.type == "cuda" else "cpu"
     limit = _limit(recipe, engine)
-    allowed = round(MARGIN[kind] * limit) - _state(recipe, engine)
+    allowed = round(MARGIN[kind] * limit) - _state(recipe, engine, steps)
     largest = -(-_largest_step(recipe, order, steps, engine.layout) // engine.accelerator.num_processes)
     gain = ENOUGH_ON_CPU if kind == "cpu" and recipe.memory == "auto" else largest
     measure = _measuring(engine, reference)
@@ -176,13 +177,13 @@ def _limit(recipe: Recipe, engine: Engine) -> int:
     return held + round(FREE["cpu"] * max(0, min(known[1], machine.memory_limit() - held)) / here)
 
 
-def _state(recipe: Recipe, engine: Engine) -> int:
+def _state(recipe: Recipe, engine: Engine, steps: int) -> int:
     """Bytes that the optimizer will keep from its first step on."""
     shapes = [
         Tagged(name, nn.Parameter(torch.empty_like(tensor, device="meta")), role)
         for name, tensor, role in engine.trainable()
     ]
-    return footprint.optimizer_state(recipe.optimizer(shapes), shapes)
+    return footprint.optimizer_state(optimizers.build(recipe.optimizer, shapes, steps=steps), shapes)
 
 
 def _first(rows: Sequence[Example], tokens: int, layout: Layout) -> list[Example]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from grainline import sharding
 from grainline.forward import voices
-from grainline.reduction import share, totals
+from grainline.reduction import numbers, share, totals
 from grainline.types import Batch, LogProbs, Losses, Pairs, Rows
 
 Judged = tuple[Losses, Tensor]
@@ -45,11 +45,6 @@ def judge(
 def alone(device: torch.device) -> Any:
     """In place of the accelerator: a process that reads the rows by itself waits for no other."""
     return SimpleNamespace(num_processes=1, process_index=0, device=device, unwrap_model=lambda model: model)
-
-
-def numbers(state: Mapping[str, float]) -> dict[str, Tensor]:
-    """An objective's state as it is handed in."""
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
 
 
 class Separate:

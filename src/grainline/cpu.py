@@ -25,6 +25,9 @@ the system when they are freed, and each step takes them anew, page by page: 76,
 SmolLM2-135M, which is 8 to 11 % slower than with what this keeps."""
 
 _NEVER = 2_000_000_000  # bytes; a block as large as this still comes from the system and goes back
+_MOST = 2**25
+"""Bytes: the largest block that older versions of glibc let a process keep. They refuse more, and as any word of these
+two numbers ends glibc's own adapting, blocks of 128 KiB would come and go from then on."""
 
 
 def settle() -> None:
@@ -39,7 +42,7 @@ def settle() -> None:
         return
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # none in musl
         for number in MEMORY_KEPT.values():
-            mallopt(number, _NEVER)
+            _ = mallopt(number, _NEVER) or mallopt(number, _MOST)
 
 
 @contextmanager

@@ -70,22 +70,21 @@ def begin(adapter: Any, model: Any, look: adapters.Losses | None, kept: Path | N
     """Give the fresh ``adapter`` on ``model`` the start that data decide, if it has such a one.
 
     Args:
-        kept: a folder that may hold the start already: it is read, and no row.
+        kept: a folder that may hold the start of a run that goes on, of whatever kind: it is read, and no row.
 
     Raises:
         ModelError: there are no rows to look at.
     """
+    if kept is not None and kept.is_dir():
+        if (resumed := getattr(adapter, "resumed", None)) is not None:
+            resumed(model, export.read_tensors(kept))
+        return
     if not getattr(adapter, "looks", 0):
         return
-    if kept is not None and kept.is_dir():
-        import peft
-
-        peft.set_peft_model_state_dict(model, export.read_tensors(kept))
-    elif look is None:
+    if look is None:
         raise ModelError("its start is found on rows of the data, and there are none.", where="adapter: init")
-    else:
-        device = next(model.parameters()).device
-        drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])  # an adapter's dropout draws
-        with drawn, cpu.full_width(device.type == "cpu"):
-            adapter.studied(model, look)
+    device = next(model.parameters()).device
+    drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])  # an adapter's dropout draws
+    with drawn, cpu.full_width(device.type == "cpu"):
+        adapter.studied(model, look)
     adapter.started(model)

@@ -23,10 +23,24 @@ if TYPE_CHECKING:
 AT_ONCE = 8192
 """Positions, prompts and answers together, that are held at once: this many times the model's cache of one token."""
 _PAD = 0  # never seen: masked on the left, cut off on the right
+_PLAIN: dict[str, Any] = {
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "min_new_tokens": 0,  # counts above min_length
+    "guidance_scale": 1.0,
+}
+"""The likeliest token, each time: said, so that a model's own generation configuration does not say otherwise."""
 
 
 class Manner(NamedTuple):
-    """How answers are made. The model's own generation configuration adds only where answers end."""
+    """How answers are made. The model's own generation configuration adds where answers end and what is never said
+    (``suppress_tokens``), but no way of drawing or searching, no penalty and no least length."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0  # 0 = the likeliest token each time
@@ -82,13 +96,7 @@ def options(prompts: Sequence[Sequence[int]], numbers: range, manner: Manner, st
         eos_token_id=list(stops) or None,
         pad_token_id=_PAD,
         use_cache=True,
-        do_sample=False,
-        # Said, so that a model's own configuration does not say otherwise.
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,
-        repetition_penalty=1.0,
-        num_beams=1,
+        **_PLAIN,
     )
     if manner.temperature == 0:
         return {"generation_config": config}
@@ -157,7 +165,7 @@ def _read(model: Any, ids: Tensor, there: Tensor, times: int) -> Any:
     from transformers import GenerationConfig
 
     config = GenerationConfig(
-        max_new_tokens=1, do_sample=False, pad_token_id=_PAD, use_cache=True, return_dict_in_generate=True
+        max_new_tokens=1, pad_token_id=_PAD, use_cache=True, return_dict_in_generate=True, **_PLAIN
     )
     cache = model.generate(input_ids=ids, attention_mask=there, generation_config=config).past_key_values
     cache.batch_repeat_interleave(times)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from grainline import curate, rooms
+from grainline import atomic, curate, rooms
 from grainline.data import collate, load, mixture
 from grainline.data.audit import audit
 from grainline.data.encode import Encoder
@@ -73,6 +75,36 @@ def prepare_held_out(
         examples[name], counts = _encode(found.records, [found], recipe, tokenizer, quiet)
         facts[name] = _described(found) | {"tokens": counts}
     return examples, facts
+
+
+def held_out_on_disk(evaluation: Mapping[str, Any], kept: Path) -> dict[str, Any]:
+    """The same choices with held-out rows as files: one set, or several by their names."""
+    data = evaluation.get("data")
+    if isinstance(data, Mapping):
+        data = {name: on_disk(rows, kept / f"{name}.jsonl") for name, rows in data.items()}
+    return {**evaluation, **({} if data is None else {"data": on_disk(data, kept / "test.jsonl")})}
+
+
+def on_disk(data: Any, file: Path) -> Any:
+    """Rows in memory -> the file they are kept in, so that the run can be resumed; anything else as it is.
+
+    Raises:
+        RecipeError: several splits in one.
+    """
+    if isinstance(data, Mapping) and hasattr(data, "column_names"):
+        splits = ", ".join(data)
+        raise RecipeError(
+            f"a {type(data).__name__} holds several splits ({splits}).",
+            where="data",
+            instead="Give one of them, such as data['train'].",
+        )
+    in_memory = hasattr(data, "column_names") or (
+        isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping) and "path" not in data[0]
+    )
+    if not in_memory:
+        return data
+    atomic.text(file, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in data))
+    return str(file)
 
 
 def _curated(choice: DataChoice, recipe: Recipe, *, quiet: bool, spend: bool) -> tuple[load.Loaded, dict[str, Any]]:

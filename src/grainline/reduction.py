@@ -17,6 +17,11 @@ _COUNT = "count of "
 _NO_STATE: Mapping[str, Tensor] = {}
 
 
+def numbers(state: Mapping[str, float]) -> dict[str, Tensor]:
+    """An objective's state as it is handed in."""
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
+
+
 def totals(
     objective: Callable[..., Losses],
     forwards: Sequence[Batch],
@@ -79,9 +84,9 @@ def whole(
     state: Mapping[str, float],
 ) -> Losses:
     """What is logged counts every token 1, as evaluation does, so that the two can be compared."""
-    given = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
+    given = {**(policy.heads or {}), **numbers(state)}
     with torch.no_grad():
-        return objective(policy.whole(), against and against.whole(), batch.facts, {**(policy.heads or {}), **given})
+        return objective(policy.whole(), against and against.whole(), batch.facts, given)
 
 
 def measure(losses: Losses, policy: LogProbs, batch: Batch, loss: Tensor) -> dict[str, Tensor]:

@@ -138,9 +138,9 @@ class ReferenceCache:
 
         token = torch.full(batch.rows.shape, float("nan"))
         for b, key in enumerate(batch.keys):
-            if key not in self._known:
+            if key not in self:
                 raise RunError(
-                    f"no reference log-probs of answer {key[:12]}.",
+                    f"no reference {' and '.join(('log-probs', *self.parts))} of answer {key[:12]}.",
                     where=str(self.folder),
                     instead="Is the folder shared by all machines?",
                 )

@@ -35,7 +35,7 @@ from grainline.evaluation.measures import made
 from grainline.first_look import losses
 from grainline.launch import accelerator_for, check_trackers
 from grainline.optimizers import _seam as optimizers
-from grainline.prepare import Prepared, prepare
+from grainline.prepare import Prepared, held_out_on_disk, on_disk, prepare
 from grainline.progress import ShowProgress, say
 from grainline.recipe import Recipe
 from grainline.report import notebook, read
@@ -61,26 +61,12 @@ def align(model: Any, data: Any, **choices: Any) -> Run:
     """
     options = {key: choices.pop(key) for key in ("resume", "callbacks", "progress") if key in choices}
     kept = Path(choices.get("out", "runs/latest")) / "data"
-    data = _on_disk(data, kept / "train.jsonl")
-    evaluation = dict(choices.get("evaluation") or {})
-    if isinstance(evaluation.get("data"), Mapping):
-        named = evaluation["data"].items()
-        evaluation["data"] = {name: _on_disk(rows, kept / f"{name}.jsonl") for name, rows in named}
-    elif evaluation.get("data") is not None:
-        evaluation["data"] = _on_disk(evaluation.get("data"), kept / "test.jsonl")
-    choices |= {"evaluation": evaluation} if evaluation else {}
+    data = on_disk(data, kept / "train.jsonl")
+    if choices.get("evaluation") is None:
+        choices.pop("evaluation", None)
+    elif isinstance(choices["evaluation"], Mapping):
+        choices["evaluation"] = held_out_on_disk(choices["evaluation"], kept)
     return run(recipes.load({"model": model, "data": data, **choices}), **options)
-
-
-def _on_disk(data: Any, file: Path) -> Any:
-    """Rows in memory -> the file they are kept in, so that the run can be resumed; anything else as it is."""
-    in_memory = hasattr(data, "column_names") or (
-        isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping) and "path" not in data[0]
-    )
-    if not in_memory:
-        return data
-    atomic.text(file, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in data))
-    return str(file)
 
 
 def run(

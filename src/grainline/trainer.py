@@ -162,7 +162,7 @@ def fit(
             facts["tokens"] += int(entry.pop("tokens"))
             entry |= {
                 "grad_norm": norm,
-                "learning_rate": peak[0] * rate(step),
+                "learning_rate": max(peak) * rate(step),  # of the fastest role
                 "num_tokens": facts["tokens"],
                 "num_rows": facts["rows"],
             }

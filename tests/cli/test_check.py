@@ -65,6 +65,16 @@ def test_unusable_rows_are_exit_status_2(capsys: pytest.CaptureFixture[str], tmp
     assert lines[-1] == "d.jsonl: 2 errors."
 
 
+def test_what_all_rows_of_a_kind_say_is_said_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Which column is missing; where rows differ in it, what they have in common."""
+    misspelt = [{"prompt": "a?", "choosen": "b", "rejected": "c"}] * 3
+    assert "column 'chosen' is missing or null" in checked(capsys, written(tmp_path, *misspelt))[1]
+    other = {"prompt": "a?", "chosen": "b", "rejectd": "c"}
+    out = checked(capsys, written(tmp_path, *misspelt, other))[1]
+    assert "column … is missing or null" in out
+    assert "column 'chosen' is" not in out
+
+
 def test_kinds_that_mix(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = written(tmp_path, GOOD[0], {"prompt": "a?", "completion": "b", "label": True})
     status, _, err = checked(capsys, file)

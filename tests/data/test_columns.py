@@ -135,6 +135,7 @@ BAD = {
     "all null": ({"prompt": "a", "chosen": None, "rejected": None}, "chosen is null."),
     "NaN answer": (TEXTS | {"chosen": NAN}, " chosen: NaN is not text."),
     "number": (TEXTS | {"rejected": 5}, " rejected: 5 (int) is not text."),
+    "one turn": (TEXTS | {"chosen": SAYS}, "(dict) is not text. Write the text itself, or a list of turns: [{"),
     "empty answer": (TEXTS | {"chosen": ""}, " chosen: the text is empty. Remove the row or write the text."),
     "white answer": (TEXTS | {"rejected": " \n"}, " rejected: the text is empty."),
     "empty turns": (CHATS | {"chosen": []}, " chosen: the answer is empty."),

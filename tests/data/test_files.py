@@ -111,6 +111,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "blank.json": (b"\n \n", "blank.json: there are no rows."),
     "none.json": (b"[]", "none.json: there are no rows."),
     "a.csv": (b"a,b", "a.csv: unknown ending '.csv'. I read: .jsonl, .json, .jsonl.gz, .json.gz, .parquet, .arrow."),
+    "b.CSV": (b"a,b", "In Python: datasets.Dataset.from_csv('b.CSV').to_json('b.jsonl')."),
     "a.parquet": (b"PAR1 not really", "a.parquet: cannot be read: "),
     "a.arrow": (b"ARROW1 not really", "a.arrow: cannot be read: "),
 }

@@ -57,6 +57,15 @@ def test_all_problems_are_collected_and_refused_together(tmp_path: Path) -> None
         refuse(loaded._replace(records=[]), skip_bad_rows=True)
 
 
+def test_what_several_rows_say_is_said_once() -> None:
+    with pytest.raises(DataError) as caught:
+        refuse(read([{"question": "a", "answer": "b"}] * 5))
+    message = str(caught.value)
+    assert message.startswith("rows: 5 of 5 rows cannot be used: rows:1, rows:2, rows:3: the row has no answer. It ")
+    assert message.count("the row has no answer") == 1
+    assert message.endswith("; and 2 more. No row is left.")
+
+
 def test_ids_are_unique(tmp_path: Path) -> None:
     loaded = read([ROWS[0] | {"id": "a"}, ROWS[1] | {"id": 7}, ROWS[2] | {"id": "a"}, ROWS[3] | {"id": 1.5}])
     assert [r.id for r in loaded.records] == ["a", "7"]

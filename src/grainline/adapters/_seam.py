@@ -15,7 +15,9 @@ and says of itself
 ``attached``      (optional) a function of the wrapped model, called once a fresh adapter is on it
 ``looks``         (optional) rows of the data that its start wants to see; 0 = none. With some, it has also
 ``studied``       a function of the wrapped model and of ``Losses``: finds the start, while the adapter changes nothing
-``started``       a function of the wrapped model, called once the start is in place, found or read from a file
+``started``       a function of the wrapped model, called once the start is in place
+``resumed``       (optional) a function of the wrapped model and of the start that was kept, by PEFT's names, where a
+                  run goes on: puts that in the place of the fresh one
 ``placed``        (optional) a function of a prompt's ids: the ids that the adapter wants in their place
 ``readied``       (optional) a function of the bare model, called before it reads such ids
 ``examined``      (optional) a function of random ids: the same with such ids among them, for ``contract.py``

@@ -134,7 +134,7 @@ class ChangedLayer(nn.Module, BaseTunerLayer):
         if change is None:
             return self.base_layer(x, *args, **kwargs)
         layer = Frozen(self.base_layer, next(change.parameters()).dtype)
-        autocast = torch.is_autocast_enabled(x.device.type)
+        autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # of meta tensors torch will not be asked
         dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
         if layer.convolution is None:
             return change(x.to(layer.dtype), layer).to(dtype)

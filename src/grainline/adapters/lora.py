@@ -42,7 +42,7 @@ from grainline.adapters._parts import check_modules, check_patterns, check_unqua
 from grainline.types import spec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from grainline.adapters._seam import Losses
 
@@ -143,6 +143,13 @@ class LoRA:
         from grainline.adapters import lora_torch
 
         lora_torch.study(model, losses, self.gamma)
+
+    def resumed(self, model: nn.Module, kept: dict[str, Tensor]) -> None:
+        """Part the base by the start that was ``kept`` when the run began, should this process have found another."""
+        from grainline.adapters import lora_torch
+
+        if self._residual_base:
+            lora_torch.restart(model, kept)
 
     def started(self, model: nn.Module) -> None:
         """Take LoRA-GA's start out of the base."""

@@ -37,14 +37,37 @@ def study(model: nn.Module, losses: Losses, gamma: float) -> None:
         layers[name].lora_B["default"].weight.data.copy_(up_OR)
 
 
-@torch.no_grad()
 def take_out(model: nn.Module) -> None:
     """Take s B A of every adapted layer out of its frozen weight, so that the adapted model is the base."""
+    _add(model, -1)
+
+
+def restart(model: nn.Module, kept: dict[str, Tensor]) -> None:
+    """Exchange the start for the one in ``kept``: the base is put together again, and parted anew.
+
+    Where both are the same nothing is touched. A randomised decomposition draws otherwise on another device, and A and
+    B of a run that goes on would meet a base that was parted otherwise.
+    """
+    import peft
+
+    own = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    if all(torch.equal(own[name].cpu(), tensor) for name, tensor in kept.items()):
+        return
+    _add(model, 1)
+    peft.set_peft_model_state_dict(model, kept)
+    _add(model, -1)
+
+
+@torch.no_grad()
+def _add(model: nn.Module, times: int) -> None:
+    """Add s B A of every adapted layer to its frozen weight, so many times."""
     for layer in _layers(model).values():
+        if "default" not in layer.lora_B:  # of an embedding nothing was taken out
+            continue
         weight = layer.get_base_layer().weight
         up, down = layer.lora_B["default"].weight, layer.lora_A["default"].weight
         start_OI = layer.scaling["default"] * (up.float() @ down.float())
-        weight.copy_(weight.float() - (start_OI.T if layer.fan_in_fan_out else start_OI))
+        weight.copy_(weight.float() + times * (start_OI.T if layer.fan_in_fan_out else start_OI))
 
 
 def factors(gradient_OI: Tensor, rank: int, gamma: float) -> tuple[Tensor, Tensor]:

@@ -220,8 +220,16 @@ def _problems(groups: Sequence[Group]) -> tuple[str, list[tuple[str, ...]]]:
     files = {place.rpartition(":")[0] if place.rpartition(":")[2] else place for place in places}
     file = files.pop() if len(files) == 1 else ""
     return file, [
-        (group.severity, f"{group.number:,}", group.kind, group.instead, _where(group, file)) for group in groups
+        (group.severity, f"{group.number:,}", _what(group), group.instead, _where(group, file)) for group in groups
     ]
+
+
+def _what(group: Group) -> str:
+    """The kind; where names and numbers were left out of it that are the same in every row, with them."""
+    from grainline.data.problems import LEFT_OUT
+
+    said = {problem.what.rstrip(".") for problem in group.problems}
+    return said.pop() if len(said) == 1 and LEFT_OUT in group.kind else group.kind
 
 
 def _where(group: Group, file: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 from grainline.errors import DataError
 from grainline.types import Answer, Span
 
+TURNS = 'Write the text itself, or a list of turns: [{"role": "assistant", "content": ...}].'
+
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """A list or tuple: conversations, steps, spans."""
@@ -27,7 +29,8 @@ def show(value: object) -> str:
 def text(value: object, *, where: str) -> str:
     """``value`` as text that says something, or a DataError."""
     if not isinstance(value, str):
-        raise DataError(f"{show(value)} is not text.", where=where)
+        turn = isinstance(value, Mapping)  # as some tools write a preferred answer: one turn, without a list
+        raise DataError(f"{show(value)} is not text.", where=where, instead=TURNS if turn else "")
     if not value.strip():
         raise DataError("the text is empty.", where=where, instead="Remove the row or write the text.")
     return whole(value, where=where)

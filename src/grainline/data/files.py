@@ -83,7 +83,10 @@ def _numbered(name: str, rows: Iterable[Any], *, stem: str | None = None) -> Ite
 def _file(path: Path) -> Iterator[Row]:
     suffix = _suffix(path)
     if suffix is None:
-        raise DataError(f"unknown ending {path.suffix!r}.", where=path.name, instead=f"I read: {', '.join(SUFFIXES)}.")
+        instead = f"I read: {', '.join(SUFFIXES)}."
+        if path.suffix.lower() == ".csv":
+            instead += f" In Python: datasets.Dataset.from_csv({path.name!r}).to_json({path.stem + '.jsonl'!r})."
+        raise DataError(f"unknown ending {path.suffix!r}.", where=path.name, instead=instead)
     if suffix == ".parquet" or suffix == ".arrow":
         return _numbered(path.name, _table(path, parquet=suffix == ".parquet"), stem=_stem(path))
     return _json(path)

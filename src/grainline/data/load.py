@@ -113,11 +113,18 @@ def refuse(loaded: Loaded, *, skip_bad_rows: bool = False) -> None:
 
 
 def refusal(name: str, first: Iterable[DataError], *, bad: int, good: int) -> DataError:
-    """What is said of ``bad`` unusable rows beside ``good`` ones, naming the ``first``."""
-    named = [str(problem).rstrip(".") for problem in first]
-    more = f"; and {bad - len(named)} more" if bad > len(named) else ""
+    """What is said of ``bad`` unusable rows beside ``good`` ones, naming the ``first``; what several say, once."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for problem in first:
+        alike.setdefault((problem.what, problem.instead), []).append(problem.where)
+    said = [
+        str(DataError(what, where=", ".join(rows), instead=instead)).rstrip(".")
+        for (what, instead), rows in alike.items()
+    ]
+    named = sum(map(len, alike.values()))
+    more = f"; and {bad - named} more" if bad > named else ""
     return DataError(
-        f"{bad} of {bad + good} rows cannot be used: {'; '.join(named)}{more}.",
+        f"{bad} of {bad + good} rows cannot be used: {'; '.join(said)}{more}.",
         where=name,
         instead="Mend them, or set skip_bad_rows=true to leave them out." if good else "No row is left.",
     )

@@ -14,6 +14,8 @@ KEPT = 10_000
 """Problems of one kind that are kept with their rows; of further ones only the number."""
 KINDS = 60
 """Kinds that are told apart; further ones are one kind together."""
+LEFT_OUT = "…"
+"""Stands in a kind for names and numbers in which its problems may differ."""
 
 
 class Problem(NamedTuple):
@@ -78,5 +80,5 @@ def _common(what: str) -> str:
     'a value of type list is not text'
     """
     what = re.sub(r"^.* \((\w+)\) is not ", r"a value of type \1 is not ", what, flags=re.DOTALL)
-    what = re.sub(r"""'[^']*'|"[^"]*"|-?\d+(\.\d+)?""", "…", what)
+    what = re.sub(r"""'[^']*'|"[^"]*"|-?\d+(\.\d+)?""", LEFT_OUT, what)
     return what[:120].rstrip(".")

@@ -27,6 +27,7 @@ RENAMED = {
     "dataset_name": "data.path",
     "dataset_train_split": "data.split",
     "output_dir": "out",
+    "cutoff_len": "max_length",
     "num_train_epochs": "epochs",
     "lr_scheduler_type": "schedule",
     "warmup_ratio": "warmup",
@@ -96,6 +97,8 @@ REFUSED = {
     "reference_free": "Choose an objective that needs no reference (grainline ls objectives).",
     "ref_model_name_or_path": "The reference is the model before training; write model.adapter to continue from one.",
     "dataset_config": "Name a hub id, folder or file under data; a configuration is a folder of the hub's repository.",
+    "dataset": "Write data: a file, folder or hub id. There it is a name in dataset_info.json.",
+    "template": "The tokenizer's own chat template is applied; set it there if it is another one.",
     "dataset_test_split": "Write evaluation.data: {test: {path: ..., split: test}}.",
     "dataset_streaming": "Records are read whole: they are checked before the first step.",
     "metric_for_best_model": "Metrics are named by their set: write evaluation.best: eval_SET_rewards/accuracies.",
@@ -177,6 +180,14 @@ def _loss_type(value: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     return {"objective": name} | ({"objective.normalise": "mean"} if loss == "sigmoid_norm" else {})
 
 
+def _stage(value: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """LLaMA-Factory's: of dpo, pref_loss says which."""
+    if value not in ("dpo", "kto", "sft"):
+        instead = "There are dpo, kto and sft; grainline reward train teaches a reward."
+        raise RecipeError(f"stage {value!r} is not here.", instead=instead)
+    return {} if value == "dpo" and "pref_loss" in given else {"objective": value}
+
+
 def _report_to(value: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     trackers = [value] if isinstance(value, str) else list(value or ())
     if "all" in trackers:
@@ -212,6 +223,7 @@ _CONVERTED: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
     **dict.fromkeys(_BATCH, _batch_size),
     "loss_type": _loss_type,
     "pref_loss": _loss_type,
+    "stage": _stage,
     "f_divergence_type": lambda value, _: {"objective.divergence": _DIVERGENCES.get(value, value)},
     "report_to": _report_to,
     "optim": _optim,
