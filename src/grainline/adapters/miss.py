@@ -71,6 +71,12 @@ class MiSS:
             modules_to_save=list(self.modules_to_save) or None,
         )
 
+    def attached(self, model: nn.Module) -> None:
+        """Let PEFT's fresh layers compute in the lean form."""
+        from grainline.adapters.miss_torch import lean
+
+        lean(model)
+
     def _check_widths(self, model: nn.Module) -> None:
         """PEFT would name neither the module nor its size."""
         for name in named_targets(model, self.targets, self.layers):
