@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from _toy import Toy, write_model
 from grainline import models
 from grainline import recipe as recipes
+from grainline.adapters._seam import attach
 from grainline.errors import ModelError, RecipeError, SpecError
 from grainline.forecast import Estimate, forecast
 from grainline.prepare import prepare
@@ -94,6 +95,23 @@ def test_memory_by_its_parts(toy: Toy) -> None:
     assert memory.total == 4 * base + memory.adapter + memory.activations + memory.logits + memory.process
     assert estimated(toy, reference="snapshot").memory.reference == 4 * base
     assert estimated(toy, adapter="none").memory.adapter == 3 * 4 * base + 4 * len(_names(toy))
+
+
+@pytest.mark.parametrize(
+    "adapter", ["soda", "spectral:rank=4", "peft:type=VERA,r=8", "peft:type=OSF", "peft:type=BOFT,boft_block_size=4"]
+)
+def test_what_an_adapter_holds_frozen_is_counted(adapter: str, toy: Toy) -> None:
+    """Bases, projections and permutations: bytes of a real adapter beside the weights and what trains."""
+    chosen = recipes.load({"model": toy.model, "data": toy.pairs, "adapter": adapter})
+    base = models.load(chosen.model).model
+    weights = {id(tensor) for tensor in (*base.parameters(), *base.buffers())}
+    model = attach(chosen.adapter, base)
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in weights]
+    trained = [tensor for tensor in tensors if tensor.requires_grad]
+    frozen = sum(tensor.nbytes for tensor in tensors if not tensor.requires_grad)
+    assert frozen > 0
+    moments = 4 * 4 * sum(tensor.numel() for tensor in trained) + 4 * len(trained)
+    assert estimated(toy, adapter=adapter).memory.adapter == frozen + moments
 
 
 def test_an_objectives_own_modules_train_too(toy: Toy, unreadable: None) -> None:

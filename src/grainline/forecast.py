@@ -7,8 +7,9 @@ a run makes sure of on the real weights. Seconds need a machine: :mod:`grainline
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,7 +60,8 @@ class Memory(NamedTuple):
 
     weights: dict[str, int]  # dtype -> bytes
     reference: int  # a second copy of the weights, for reference=snapshot
-    adapter: int  # all that trains, gradients and optimizer state; with several processes the gradients they exchange
+    adapter: int  # all that trains, gradients, optimizer state, and what the adapter holds frozen; with several
+    # processes the gradients they exchange
     activations: int | None  # what autograd keeps of the largest forward, and attention masks
     logits: int  # one chunk of the vocabulary's scores
     process: int  # Python and its libraries, on a CPU
@@ -121,9 +123,11 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     layers = sharding.layers_of(empty.model) if recipe.shard else []
     whole, weights = (_weights(recipe, empty.model, layers, n) for n in (1, processes))
     largest = max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0)
+    base = {id(tensor) for tensor in _tensors(empty.model)}
     model, factor = _attach(recipe, empty.model)
     learnt, own = trainable(recipe, model), _own(recipe, empty.model)
     tagged = [*learnt, *own]
+    added = sum(tensor.nbytes for tensor in _tensors(model) if id(tensor) not in base and not tensor.requires_grad)
     roles: Counter[str] = Counter()
     for _, tensor, role in tagged:
         roles[role] += tensor.numel()
@@ -138,13 +142,13 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     memory = Memory(
         weights=weights,
         reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
-        adapter=adapter + 2 * beside + state + exchanged,
+        adapter=adapter + added + 2 * beside + state + exchanged,
         activations=None if cost is None else cost.kept + _masks(course.largest, empty.dtype.itemsize),
         logits=footprint.logits(empty.model, course.largest.target.numel()),
         process=footprint.resident() if on_cpu else 0,
         on_disk=_on_disk(recipe, prepared),
         fetched=FETCHED * largest,
-        start=sum(whole.values()) + held if layers and on_cpu else 0,
+        start=sum(whole.values()) + held + added if layers and on_cpu else 0,
     )
     work = None if cost is None else _work(cost, course)
     data = _data(prepared)
@@ -181,12 +185,18 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
     if recipe.model.adapter is not None:
         config = adapter_files.read_config(Path(recipe.model.adapter))
         config.inference_mode = False
-        return peft.get_peft_model(model, config), 1
+        with adapters.buffers_as_shapes():
+            return peft.get_peft_model(model, config), 1
     attached = adapters.attach_shapes(recipe.adapter, model)
     twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(
         ("pissa", "olora", "lora_ga")
     )
     return attached, 2 if twice else 1  # what moves the base is shipped at twice the rank
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """All that a model holds."""
+    return itertools.chain(model.parameters(), model.buffers())
 
 
 def _own(recipe: Recipe, model: Any) -> list[Tagged]:
