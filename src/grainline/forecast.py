@@ -22,7 +22,7 @@ from grainline.engine import possible_layouts, reference_kind, trainable
 from grainline.footprint import Cost
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared
-from grainline.types import Batch, Tagged
+from grainline.types import Batch
 
 if TYPE_CHECKING:
     from grainline.recipe import Recipe
@@ -60,9 +60,8 @@ class Memory(NamedTuple):
 
     weights: dict[str, int]  # dtype -> bytes
     reference: int  # a second copy of the weights, for reference=snapshot
-    adapter: int  # all that trains, gradients, optimizer state, and what the adapter holds frozen; with several
-    # processes the gradients they exchange
-    activations: int | None  # what autograd keeps of the largest forward, and attention masks
+    adapter: int  # what trains, gradients, optimizer state, what the adapter holds frozen; gradients being exchanged
+    activations: int | None  # what autograd keeps of the largest forward and of the objective's own modules, and masks
     logits: int  # one chunk of the vocabulary's scores
     process: int  # Python and its libraries, on a CPU
     on_disk: int  # the reference's log-probs
@@ -125,7 +124,8 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     largest = max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0)
     base = {id(tensor) for tensor in _tensors(empty.model)}
     model, factor = _attach(recipe, empty.model)
-    learnt, own = trainable(recipe, model), _own(recipe, empty.model)
+    modules = _own(recipe, empty.model)
+    learnt, own = trainable(recipe, model), heads.tagged(modules)
     tagged = [*learnt, *own]
     added = sum(tensor.nbytes for tensor in _tensors(model) if id(tensor) not in base and not tensor.requires_grad)
     roles: Counter[str] = Counter()
@@ -138,7 +138,8 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     state = footprint.optimizer_state(optimizer, tagged)
     adapter = (1 if recipe.adapter.config(empty.model) is None else 2) * held  # the tensors are counted as the base's
     exchanged = held + beside if processes > 1 and not recipe.shard else 0  # in DDP's own buckets
-    cost, on_cpu = _cost(recipe, model, course.largest, empty.device.type), empty.device.type == "cpu"
+    on_cpu = empty.device.type == "cpu"
+    cost = _cost(recipe, model, course.largest, on_cpu=on_cpu, beside=modules)
     memory = Memory(
         weights=weights,
         reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
@@ -199,10 +200,10 @@ def _tensors(model: Any) -> Iterator[Any]:
     return itertools.chain(model.parameters(), model.buffers())
 
 
-def _own(recipe: Recipe, model: Any) -> list[Tagged]:
+def _own(recipe: Recipe, model: Any) -> Any:
     """The objective's own modules, as shapes: their initial values may be as many as a vocabulary."""
     with torch.device("meta"):
-        return heads.tagged(heads.beside(recipe.objective, model))
+        return heads.beside(recipe.objective, model)
 
 
 def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) -> dict[str, int]:
@@ -221,14 +222,16 @@ def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) 
     return found
 
 
-def _cost(recipe: Recipe, model: Any, batch: Batch, device: str) -> Cost | None:
+def _cost(recipe: Recipe, model: Any, batch: Batch, *, on_cpu: bool, beside: Any) -> Cost | None:
     """What a forward costs; None for an architecture that cannot be read without weights."""
+    states = model.config.get_text_config().num_hidden_layers if "reference_layers" in recipe.objective.needs else 1
+    more: dict[str, Any] = {"fuse": recipe.fuse, "on_cpu": on_cpu, "beside": beside, "states": states}
     try:
-        whole = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
+        whole = footprint.cost(model, batch, **more)
         if not recipe.model.gradient_checkpointing:
             return whole
         models.checkpoint_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
-        spared = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
+        spared = footprint.cost(model, batch, **more)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
         return None
     layers = model.config.get_text_config().num_hidden_layers

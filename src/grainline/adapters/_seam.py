@@ -94,7 +94,7 @@ def buffers_as_shapes() -> Iterator[None]:
     def shape(module: nn.Module, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         register(module, name, tensor if tensor is None else tensor.to("meta"), persistent)
 
-    nn.Module.register_buffer = shape  # type: ignore[method-assign]
+    nn.Module.register_buffer = shape  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
