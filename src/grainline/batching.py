@@ -38,13 +38,11 @@ class Filled(NamedTuple):
     rows: int  # that there are
 
     def __str__(self) -> str:
-        forward = "one forward" + (" in each process" if self.processes > 1 else "")
-        why = (
-            "all rows there are; a step is"
-            if self.batch_size >= self.rows
-            else "the most of which nine steps in ten are"
-        )
-        why += f" {forward} at max_tokens={self.max_tokens}"
+        why = "the most of which nine steps in ten are"
+        if self.batch_size >= self.rows:
+            why = "all rows there are; a step is"
+        each = " in each process" if self.processes > 1 else ""
+        why += f" one forward{each} at max_tokens={self.max_tokens}"
         return f"batch_size: {self.batch_size} ({why}). It decides what is learnt: see that the learning rate fits."
 
 

@@ -122,7 +122,7 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     layers = sharding.layers_of(empty.model) if recipe.shard else []
     whole, weights = (_weights(recipe, empty.model, layers, n) for n in (1, processes))
     largest = max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0)
-    base = {id(tensor) for tensor in _tensors(empty.model)}
+    base = {id(tensor): tensor for tensor in _tensors(empty.model)}  # held: one that is gone would give its id away
     model, factor = _attach(recipe, empty.model)
     modules = _own(recipe, empty.model)
     learnt, own = trainable(recipe, model), heads.tagged(modules)

@@ -1,10 +1,10 @@
 """PEFT's MiSS layer with another forward: the same numbers, with nothing of a layer's size beside its answer.
 
-PEFT adds ``D' s`` to the answer out of place, and autograd spreads the gradient of ``s`` over a copy of the input's:
-three tensors of a layer's size in forward and two in backward, freed again among those that are kept. torch's CPU
-allocator keeps such holes for itself. Here both sums are made in place.
+PEFT adds D' s (s the sum of shards) to the answer out of place, and autograd copies the gradient of s to the size of
+the input before it adds it: tensors that are freed among others which stay, and the C library is told to keep such
+holes. Here both sums are made in place.
 
-Letters in shapes: ``T`` tokens, ``O`` outputs, ``I`` inputs, ``R`` a shard's width, ``S = I // R`` whole shards.
+Letters in shapes: ``T`` tokens, ``O`` outputs, ``I`` inputs, ``R`` a shard's width.
 """
 
 from __future__ import annotations
@@ -47,10 +47,21 @@ def _plain(layer: Any, x: Tensor) -> bool:
 
 def shards(x_TI: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """(T, R): the sum of each row's shards; the last one may be narrower than the others."""
-    whole = x_TI.shape[-1] // width * width
+    left = x_TI.shape[-1] % width
+    whole = x_TI.shape[-1] - left
     sum_TR = x_TI[:, :whole].unflatten(-1, (-1, width)).sum(1, dtype=dtype)
-    sum_TR[:, : x_TI.shape[-1] - whole] += x_TI[:, whole:]
+    sum_TR[:, :left] += x_TI[:, whole:]
     return sum_TR
+
+
+def spread_(x_TI: Tensor, each_TR: Tensor) -> Tensor:
+    """``x_TI`` with ``each_TR`` added to each of its shards, in place: the transpose of :func:`shards`."""
+    width = each_TR.shape[-1]
+    left = x_TI.shape[-1] % width
+    whole = x_TI.shape[-1] - left
+    x_TI[:, :whole].unflatten(-1, (-1, width)).add_(each_TR.unsqueeze(1))
+    x_TI[:, whole:] += each_TR[:, :left]
+    return x_TI
 
 
 class _Shared(torch.autograd.Function):
@@ -70,8 +81,4 @@ class _Shared(torch.autograd.Function):
         shared_grad = sum_TR.T @ fine_TO if ctx.needs_input_grad[3] else None
         if not ctx.needs_input_grad[0]:
             return None, None, None, shared_grad
-        x_grad, each_TR = grad_TO @ weight_OI, fine_TO @ shared_RO.T
-        whole = x_grad.shape[-1] // each_TR.shape[-1] * each_TR.shape[-1]
-        x_grad[:, :whole].unflatten(-1, (-1, each_TR.shape[-1])).add_(each_TR.unsqueeze(1))
-        x_grad[:, whole:] += each_TR[:, : x_grad.shape[-1] - whole]
-        return x_grad, None, None, shared_grad
+        return spread_(grad_TO @ weight_OI, fine_TO @ shared_RO.T), None, None, shared_grad
