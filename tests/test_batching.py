@@ -38,30 +38,39 @@ def test_rows_that_are_alike_by_hand() -> None:
     assert "all rows there are" in str(everything)
 
 
+def test_a_row_is_not_shared_by_two_processes() -> None:
+    """A forward of 9 tokens holds one row of six: 18 tokens are room for three in sum, but for one in each process."""
+    assert fill(recipe(max_tokens=9), ALIKE, "tree", processes=2)[:4] == (2, 9, 2, 0.0)
+
+
 def test_a_process_needs_a_row_even_where_none_fits() -> None:
+    """A row larger than the budget is a forward of its own."""
     found = fill(recipe(max_tokens=4), ALIKE, "tree", processes=3)
-    assert (found.batch_size, found.second) == (3, 1.0)
-    assert "the fewest; 100% of steps are more than one forward of 4 tokens in each process" in str(found)
+    assert (found.batch_size, found.second) == (3, 0.0)
+    assert "batch_size: 3 (the most of which nine steps in ten are one forward in each process at max_t" in str(found)
 
 
-@pytest.mark.parametrize("layout", ["tree", "packed"])
+@pytest.mark.parametrize("layout", ["tree", "packed", "padded"])
 @pytest.mark.parametrize(
-    "choices", [{"max_tokens": 128}, {"max_tokens": 300, "objective": "kto", "steps": 30}], ids=str
+    ("choices", "processes"),
+    [({"max_tokens": 128}, 1), ({"max_tokens": 300, "objective": "kto", "steps": 30}, 1), ({"max_tokens": 64}, 3)],
+    ids=str,
 )
-def test_the_most_rows_without_a_second_forward(layout: Layout, choices: dict[str, Any]) -> None:
+def test_the_most_rows_without_a_second_forward(layout: Layout, choices: dict[str, Any], processes: int) -> None:
     """Forwards as a run makes them: one step in ten has two at most; of one row more, and of twice as many, more do."""
-    chosen = fill(recipe(**choices), UNLIKE, layout)
-    assert 1 < chosen.batch_size < len(UNLIKE)
-    assert twice(recipe(**choices | {"batch_size": chosen.batch_size}), layout) == chosen.second <= SECOND
-    assert twice(recipe(**choices | {"batch_size": chosen.batch_size + 1}), layout) > SECOND
-    assert twice(recipe(**choices | {"batch_size": 2 * chosen.batch_size}), layout) > 0.9
+    chosen = fill(recipe(**choices), UNLIKE, layout, processes)
+    assert processes < chosen.batch_size < len(UNLIKE)
+    assert twice(recipe(**choices | {"batch_size": chosen.batch_size}), layout, processes) == chosen.second <= SECOND
+    assert twice(recipe(**choices | {"batch_size": chosen.batch_size + 1}), layout, processes) > SECOND
+    assert twice(recipe(**choices | {"batch_size": 2 * chosen.batch_size}), layout, processes) > 0.9
 
 
-def twice(settled: Recipe, layout: Layout) -> float:
-    """Share of the run's steps that are more than one forward."""
+def twice(settled: Recipe, layout: Layout, processes: int) -> float:
+    """Share of the run's steps that are more than one forward of each process."""
     order, steps = ordered(settled, UNLIKE)
     assert 1 < steps <= batching.LOOKED_AT
-    return sum(len(step_forwards(settled, order, step, layout=layout)) > 1 for step in range(steps)) / steps
+    made = [len(step_forwards(settled, order, step, layout=layout, processes=processes)) for step in range(steps)]
+    return sum(forwards > processes for forwards in made) / steps
 
 
 def test_one_long_row_does_not_decide() -> None:

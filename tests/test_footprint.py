@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from _build import adapted, example, many, model
-from grainline import footprint
+from grainline import footprint, heads, rooms
 from grainline.adapters._seam import tagged
 from grainline.adapters.lora import LoRA
 from grainline.data.collate import collate
@@ -48,13 +48,18 @@ def test_flops_of_a_plain_forward_by_hand(layout: Any) -> None:
     assert found.flops(size, train=True) == pytest.approx(found.train * size.tokens + 3.5 * width)
 
 
+@pytest.mark.parametrize("objective", ["dpo", "sparsepo", "sparsepo:module=simple_last,masks=independent"])
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("layout", ["packed", "tree"])
-def test_kept_is_what_a_real_forward_keeps(layout: Any, fuse: bool) -> None:
+def test_kept_is_what_a_real_forward_keeps(layout: Any, fuse: bool, objective: str) -> None:
     """The same hooks over the real weights; a fused kernel would keep sums of its probabilities too."""
     real = adapted(model("llama", vocab_size=96))
     batch = collate(many(6), layout=layout)
     scorer, found = Scorer(real).train(), {}
+    heads.attach(rooms.parse("objectives", objective), scorer)
+    states = real.config.num_hidden_layers if objective == "sparsepo" else 1
+    reference = batch.logprobs(torch.zeros(batch.rows.shape))
+    reference = reference._replace(hidden=torch.randn(*batch.rows.shape, states, real.config.hidden_size))
     if fuse:
         scorer.fuse()
 
@@ -63,13 +68,14 @@ def test_kept_is_what_a_real_forward_keeps(layout: Any, fuse: bool) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        scorer(batch)
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*real.parameters(), *real.buffers())}
+        scorer(batch, reference)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*scorer.parameters(), *scorer.buffers())}
     kept = sum(storage.nbytes() for at, storage in found.items() if at not in own)
+    beside = None if scorer.heads is None else scorer.heads.to("meta")
     bare = real.to("meta")
-    estimated = footprint.cost(bare, batch, fuse=fuse)
+    estimated = footprint.cost(bare, batch, fuse=fuse, beside=beside, states=states)
     assert estimated.kept == pytest.approx(kept, rel=0.005)
-    fused = footprint.cost(bare, batch, fuse=fuse, on_cpu=False).kept
+    fused = footprint.cost(bare, batch, fuse=fuse, on_cpu=False, beside=beside, states=states).kept
     sums = 4 * real.config.num_hidden_layers * real.config.num_attention_heads * batch.ids.numel()
     assert fused == estimated.kept + sums  # the output is kept by the product that follows, in any case
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from _toy import Toy, write_model
 from grainline import models
 from grainline import recipe as recipes
+from grainline.adapters._seam import attach
 from grainline.errors import ModelError, RecipeError, SpecError
 from grainline.forecast import Estimate, forecast
 from grainline.prepare import prepare
@@ -96,6 +97,23 @@ def test_memory_by_its_parts(toy: Toy) -> None:
     assert estimated(toy, adapter="none").memory.adapter == 3 * 4 * base + 4 * len(_names(toy))
 
 
+@pytest.mark.parametrize(
+    "adapter", ["soda", "spectral:rank=4", "peft:type=VERA,r=8", "peft:type=OSF", "peft:type=BOFT,boft_block_size=4"]
+)
+def test_what_an_adapter_holds_frozen_is_counted(adapter: str, toy: Toy) -> None:
+    """Bases, projections and permutations: bytes of a real adapter beside the weights and what trains."""
+    chosen = recipes.load({"model": toy.model, "data": toy.pairs, "adapter": adapter})
+    base = models.load(chosen.model).model
+    weights = {id(tensor) for tensor in (*base.parameters(), *base.buffers())}
+    model = attach(chosen.adapter, base)
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in weights]
+    trained = [tensor for tensor in tensors if tensor.requires_grad]
+    frozen = sum(tensor.nbytes for tensor in tensors if not tensor.requires_grad)
+    assert frozen > 0
+    moments = 4 * 4 * sum(tensor.numel() for tensor in trained) + 4 * len(trained)
+    assert estimated(toy, adapter=adapter).memory.adapter == frozen + moments
+
+
 def test_an_objectives_own_modules_train_too(toy: Toy, unreadable: None) -> None:
     """sparsepo's simplest mask: a weight for each of 32 hidden numbers, and a bias. With Adam they take their own size
     four times, and a step counter for each of two tensors; no file of an adapter holds them."""
@@ -106,6 +124,16 @@ def test_an_objectives_own_modules_train_too(toy: Toy, unreadable: None) -> None
     assert masked.trainable.adapter_bytes == plain.trainable.adapter_bytes
     assert masked.memory.adapter == plain.memory.adapter + 4 * 4 * 33 + 4 * 2
     assert masked.memory.weights == plain.memory.weights
+
+
+@pytest.mark.parametrize("objective", ["sparsepo", "dnpo"])
+def test_what_an_objectives_modules_keep_is_an_activation(objective: str, toy: Toy) -> None:
+    """Masks keep each layer's 32 numbers of each answer token twice, as they are and normed, and little more; noise
+    is made again in backward."""
+    beside, plain = (estimated(toy, objective=one, layout="packed") for one in (objective, "tdpo"))
+    kept = beside.memory.activations - plain.memory.activations  # type: ignore[operator]
+    normed = 2 * 4 * 2 * 32 * beside.course.largest.rows.numel()
+    assert normed < kept < 1.2 * normed if objective == "sparsepo" else 0 <= kept < normed / 2
 
 
 def _names(toy: Toy) -> list[str]:

@@ -25,25 +25,24 @@ SECOND = 0.1
 """The share of steps that may take a second forward. Rows differ in length: with none, one long row among thousands
 would decide how many stand in every step."""
 LOOKED_AT = 100
-"""Steps whose tokens are counted, evenly spaced; a longer run's are taken to be like them."""
+"""Steps whose forwards are counted, evenly spaced; a longer run's are taken to be like them."""
 
 
 class Filled(NamedTuple):
     """A number of rows, and what it rests on."""
 
     batch_size: int
-    max_tokens: int  # of the forward that they fill
+    max_tokens: int  # of the forward that they fill; a row that is larger than this is a forward of its own
     processes: int
-    second: float  # share of steps that take another forward
+    second: float  # share of steps of which some process makes another forward
     rows: int  # that there are
 
     def __str__(self) -> str:
-        forward = f"one forward of {self.max_tokens} tokens" + (" in each process" if self.processes > 1 else "")
-        why = f"the most of which nine steps in ten are {forward}"
-        if self.second > SECOND:
-            why = f"the fewest; {self.second:.0%} of steps are more than {forward}"
-        elif self.batch_size >= self.rows:
-            why = f"all rows there are; a step is {forward}"
+        why = "the most of which nine steps in ten are"
+        if self.batch_size >= self.rows:
+            why = "all rows there are; a step is"
+        each = " in each process" if self.processes > 1 else ""
+        why += f" one forward{each} at max_tokens={self.max_tokens}"
         return f"batch_size: {self.batch_size} ({why}). It decides what is learnt: see that the learning rate fits."
 
 
@@ -87,7 +86,11 @@ def step_forwards(
 
 
 def fill(recipe: Recipe, examples: Sequence[Example], layout: Layout, processes: int = 1) -> Filled:
-    """The most rows (not more than there are) of which a step is one forward of ``tokens_at_once`` in each process."""
+    """The most rows (not more than there are) of which a step is one forward of ``tokens_at_once`` in each process.
+
+    Forwards are counted as :func:`~grainline.data.collate.pack` lays them out: two processes hold what two forwards
+    do, which is less than their tokens in sum where rows are large or uneven.
+    """
     most = len(examples)
 
     def second(rows: int) -> float:
@@ -102,12 +105,16 @@ def fill(recipe: Recipe, examples: Sequence[Example], layout: Layout, processes:
 
 
 def _second(recipe: Recipe, examples: Sequence[Example], layout: Layout, processes: int) -> float:
-    """Share of the run's steps whose tokens are more than one forward of each process holds."""
+    """Share of the run's steps of which some process makes more than one forward."""
     order, count = ordered(recipe, examples)
-    room = recipe.tokens_at_once * processes
     looked_at = [i * count // min(count, LOOKED_AT) for i in range(min(count, LOOKED_AT))]
+
+    def rounds(step: int) -> int:
+        rows = step_examples(recipe, order, step)
+        return collate.rounds(rows, max_tokens=recipe.tokens_at_once, layout=layout, parts=processes)
+
     try:
-        sizes = [collate.tokens(step_examples(recipe, order, step), layout) for step in looked_at]
+        more = [rounds(step) > 1 for step in looked_at]
     except RecipeError:  # too few rows to find an answer to another prompt: a step needs more of them
         return 0.0
-    return sum(size > room for size in sizes) / len(sizes)
+    return sum(more) / len(more)

@@ -24,7 +24,7 @@ from transformers import AttentionInterface
 
 from grainline.forward import Scorer
 from grainline.forward.head import LOGITS_AT_ONCE
-from grainline.types import Batch, Tagged
+from grainline.types import Batch, LogProbs, Tagged
 
 ATTENTION = "grainline_footprint"
 _BACKWARD = 2.5
@@ -67,30 +67,59 @@ def add(sizes: Sequence[Size], times: float = 1.0) -> Size:
     return Size(*(round(times * sum(part)) for part in zip(*sizes, strict=True))) if sizes else Size(0, 0, 0)
 
 
-def cost(model: Any, batch: Batch, *, fuse: bool = True, on_cpu: bool = True) -> Cost:
+def cost(
+    model: Any,
+    batch: Batch,
+    *,
+    fuse: bool = True,
+    on_cpu: bool = True,
+    beside: torch.nn.Module | None = None,
+    states: int = 1,
+) -> Cost:
     """What the forward and backward of ``batch`` cost a ``model`` on the meta device; ``fuse`` as in the recipe.
 
-    ``on_cpu``: packed rows will attend by plain products there, which keep less.
+    Args:
+        on_cpu: packed rows will attend by plain products there, which keep less.
+        beside: an objective's own modules, which look at so many ``states`` of the reference for each answer token.
     """
     scorer = Scorer(model, packed=bool(batch.trees))
+    scorer.heads = beside
     if fuse:
         scorer.fuse()
     scorer.causal.set_attn_implementation(ATTENTION)
     batch, measured = batch.to("meta"), size(batch)
+    against = None if beside is None else _reference(scorer.causal, batch, states)
     counts = []
     for train in (False, True):
         scorer.train(train)
         by_products = on_cpu and bool(batch.trees)
         with _Attention.counting(measured.squares, by_products) as attention, _Counter() as counter:
-            with torch.set_grad_enabled(train), kept_for_backward(model) as held:
-                token = scorer(batch).token
+            with torch.set_grad_enabled(train), kept_for_backward(scorer) as held, _all_in_masks(beside is not None):
+                token = scorer(batch, against).token
             if train:
                 token.sum().backward()
         counts.append((counter.flops / measured.tokens, attention.flops / measured.squares))
-    for parameter in model.parameters():
+    for parameter in scorer.parameters():
         parameter.grad = None
     (forward, attended), (trained, _) = counts
     return Cost(forward, trained, attended, sum(held.values()))
+
+
+def _reference(causal: Any, batch: Batch, states: int) -> LogProbs:
+    """The shapes of what a reference says of ``batch``, with its hidden states."""
+    token = torch.empty(batch.rows.shape, device="meta")
+    hidden = token.new_empty(*token.shape, states, causal.config.get_text_config().hidden_size, dtype=causal.dtype)
+    return batch.logprobs(token)._replace(hidden=hidden)
+
+
+@contextmanager
+def _all_in_masks(when: bool) -> Iterator[None]:
+    """Without values nobody knows how many tokens a mask chooses: all it could."""
+    from torch.fx.experimental import _config
+
+    config: Any = _config
+    with config.patch(meta_nonzero_assume_all_nonzero=True) if when else contextlib.nullcontext():
+        yield
 
 
 def logits(model: Any, answer_tokens: int) -> int:

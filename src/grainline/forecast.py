@@ -7,8 +7,9 @@ a run makes sure of on the real weights. Seconds need a machine: :mod:`grainline
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from grainline.engine import possible_layouts, reference_kind, trainable
 from grainline.footprint import Cost
 from grainline.optimizers import _seam as optimizers
 from grainline.prepare import Prepared
-from grainline.types import Batch, Tagged
+from grainline.types import Batch
 
 if TYPE_CHECKING:
     from grainline.recipe import Recipe
@@ -59,8 +60,8 @@ class Memory(NamedTuple):
 
     weights: dict[str, int]  # dtype -> bytes
     reference: int  # a second copy of the weights, for reference=snapshot
-    adapter: int  # all that trains, gradients and optimizer state; with several processes the gradients they exchange
-    activations: int | None  # what autograd keeps of the largest forward, and attention masks
+    adapter: int  # what trains, gradients, optimizer state, what the adapter holds frozen; gradients being exchanged
+    activations: int | None  # what autograd keeps of the largest forward and of the objective's own modules, and masks
     logits: int  # one chunk of the vocabulary's scores
     process: int  # Python and its libraries, on a CPU
     on_disk: int  # the reference's log-probs
@@ -121,9 +122,12 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     layers = sharding.layers_of(empty.model) if recipe.shard else []
     whole, weights = (_weights(recipe, empty.model, layers, n) for n in (1, processes))
     largest = max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0)
+    base = {id(tensor): tensor for tensor in _tensors(empty.model)}  # held: one that is gone would give its id away
     model, factor = _attach(recipe, empty.model)
-    learnt, own = trainable(recipe, model), _own(recipe, empty.model)
+    modules = _own(recipe, empty.model)
+    learnt, own = trainable(recipe, model), heads.tagged(modules)
     tagged = [*learnt, *own]
+    added = sum(tensor.nbytes for tensor in _tensors(model) if id(tensor) not in base and not tensor.requires_grad)
     roles: Counter[str] = Counter()
     for _, tensor, role in tagged:
         roles[role] += tensor.numel()
@@ -134,17 +138,18 @@ def forecast(recipe: Recipe, prepared: Prepared, processes: int = 1) -> Estimate
     state = footprint.optimizer_state(optimizer, tagged)
     adapter = (1 if recipe.adapter.config(empty.model) is None else 2) * held  # the tensors are counted as the base's
     exchanged = held + beside if processes > 1 and not recipe.shard else 0  # in DDP's own buckets
-    cost, on_cpu = _cost(recipe, model, course.largest, empty.device.type), empty.device.type == "cpu"
+    on_cpu = empty.device.type == "cpu"
+    cost = _cost(recipe, model, course.largest, on_cpu=on_cpu, beside=modules)
     memory = Memory(
         weights=weights,
         reference=sum(weights.values()) if reference_kind(recipe) == "snapshot" else 0,
-        adapter=adapter + 2 * beside + state + exchanged,
+        adapter=adapter + added + 2 * beside + state + exchanged,
         activations=None if cost is None else cost.kept + _masks(course.largest, empty.dtype.itemsize),
         logits=footprint.logits(empty.model, course.largest.target.numel()),
         process=footprint.resident() if on_cpu else 0,
         on_disk=_on_disk(recipe, prepared),
         fetched=FETCHED * largest,
-        start=sum(whole.values()) + held if layers and on_cpu else 0,
+        start=sum(whole.values()) + held + added if layers and on_cpu else 0,
     )
     work = None if cost is None else _work(cost, course)
     data = _data(prepared)
@@ -181,7 +186,8 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
     if recipe.model.adapter is not None:
         config = adapter_files.read_config(Path(recipe.model.adapter))
         config.inference_mode = False
-        return peft.get_peft_model(model, config), 1
+        with adapters.buffers_as_shapes():
+            return peft.get_peft_model(model, config), 1
     attached = adapters.attach_shapes(recipe.adapter, model)
     twice = recipe.adapter.changes_base and str(getattr(recipe.adapter, "init", "")).startswith(
         ("pissa", "olora", "lora_ga")
@@ -189,10 +195,15 @@ def _attach(recipe: Recipe, model: Any) -> tuple[Any, int]:
     return attached, 2 if twice else 1  # what moves the base is shipped at twice the rank
 
 
-def _own(recipe: Recipe, model: Any) -> list[Tagged]:
+def _tensors(model: Any) -> Iterator[Any]:
+    """All that a model holds."""
+    return itertools.chain(model.parameters(), model.buffers())
+
+
+def _own(recipe: Recipe, model: Any) -> Any:
     """The objective's own modules, as shapes: their initial values may be as many as a vocabulary."""
     with torch.device("meta"):
-        return heads.tagged(heads.beside(recipe.objective, model))
+        return heads.beside(recipe.objective, model)
 
 
 def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) -> dict[str, int]:
@@ -211,14 +222,16 @@ def _weights(recipe: Recipe, model: Any, shared: Sequence[Any], processes: int) 
     return found
 
 
-def _cost(recipe: Recipe, model: Any, batch: Batch, device: str) -> Cost | None:
+def _cost(recipe: Recipe, model: Any, batch: Batch, *, on_cpu: bool, beside: Any) -> Cost | None:
     """What a forward costs; None for an architecture that cannot be read without weights."""
+    states = model.config.get_text_config().num_hidden_layers if "reference_layers" in recipe.objective.needs else 1
+    more: dict[str, Any] = {"fuse": recipe.fuse, "on_cpu": on_cpu, "beside": beside, "states": states}
     try:
-        whole = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
+        whole = footprint.cost(model, batch, **more)
         if not recipe.model.gradient_checkpointing:
             return whole
         models.checkpoint_layers(model.get_base_model() if hasattr(model, "get_base_model") else model)
-        spared = footprint.cost(model, batch, fuse=recipe.fuse, on_cpu=device == "cpu")
+        spared = footprint.cost(model, batch, **more)
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
         return None
     layers = model.config.get_text_config().num_hidden_layers

@@ -155,6 +155,13 @@ def test_what_follows_from_weights_is_not_guessed(choice: str) -> None:
         attach_shapes(rooms.parse("adapters", choice), model(REAL["Llama-3-8B"]))
 
 
+def test_a_plan_holds_no_matrix() -> None:
+    """Nor one that PEFT makes where tensors are born, not where the model is."""
+    boft = rooms.parse("adapters", "peft:type=BOFT,boft_block_size=4,targets=[k_proj],layers=[0]")
+    attached = attach_shapes(boft, model(REAL["Llama-3-8B"]))
+    assert {tensor.device.type for tensor in (*attached.parameters(), *attached.buffers())} == {"meta"}
+
+
 def test_no_adapter_is_forgotten() -> None:
     known = {choice.partition(",")[0] for choice in (*COUNTS, *FROM_WEIGHTS)}
     types = {f"peft:type={kind.value}" for kind in PEFT_TYPE_TO_CONFIG_MAPPING if kind.value not in _REFUSED}

@@ -29,6 +29,7 @@ The functions below attach and question any of them. torch and peft are imported
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,10 +78,29 @@ def attach_shapes(adapter: Adapter, model: nn.Module) -> nn.Module:
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # other starts need weights
     try:
-        return _wrapped(adapter, model, config)
+        with buffers_as_shapes():
+            return _wrapped(adapter, model, config)
     except (ModelError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ModelError(f"it cannot be counted without weights ({reason})", where="adapter") from error
+
+
+@contextlib.contextmanager
+def buffers_as_shapes() -> Iterator[None]:
+    """Buffers go to the meta device as modules register them: BOFT makes a real square of a matrix' inputs for each,
+    which together are larger than the model."""
+    from torch import nn
+
+    register = nn.Module.register_buffer
+
+    def shape(module: nn.Module, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        register(module, name, tensor if tensor is None else tensor.to("meta"), persistent)
+
+    nn.Module.register_buffer = shape  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_buffer = register  # type: ignore[method-assign]
 
 
 def starts_apart(adapter: Adapter) -> bool:

@@ -149,13 +149,23 @@ def pack(
     groups = _by_prompt(examples)
     bins = _first_fit(groups, max_tokens, layout)
     if parts > 1:
-        bins = _dealt(_levelled(groups, parts * -(-len(bins) // parts), max_tokens, layout), parts)
+        bins = _dealt(_levelled(groups, parts * _rounds(bins, parts), max_tokens, layout), parts)
     forwards = [list(b.examples) for b in bins]
     while len(forwards) < parts:
         largest = max(forwards, key=len)
         forwards.remove(largest)
         forwards += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
     return forwards
+
+
+def rounds(examples: Sequence[Example], *, max_tokens: int, layout: Layout = "tree", parts: int = 1) -> int:
+    """Forwards, one after another, that :func:`pack` makes of a step in each of ``parts`` processes; not yet levelled,
+    which makes no more."""
+    return _rounds(_first_fit(_by_prompt(examples), max_tokens, layout), parts)
+
+
+def _rounds(bins: Sequence[_Bin], parts: int) -> int:
+    return -(-len(bins) // parts)
 
 
 def _first_fit(groups: Sequence[list[Example]], budget: int, layout: Layout) -> list[_Bin]:
