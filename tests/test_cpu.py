@@ -39,7 +39,7 @@ def test_kernels_that_torch_keeps_are_bounded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv(second, raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")  # this process is left as it is
     cpu.settle()
-    assert (os.environ[first], os.environ[second]) == ("7", "64")
+    assert (os.environ[first], os.environ[second]) == ("7", "256")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is what is kept")

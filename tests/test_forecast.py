@@ -226,7 +226,7 @@ def test_the_caches_size_on_disk(toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_
     assert estimated(toy, reference="off").memory.on_disk == 0
 
 
-@pytest.mark.parametrize("adapter", ["bone", "miss", "mo-sara", "sara", "soda", "spectral"])
+@pytest.mark.parametrize("adapter", ["bone", "miss", "mo-sara", "ropo", "sara", "soda", "spectral"])
 def test_our_own_adapters_are_read_without_weights(adapter: str, toy: Toy, unreadable: None) -> None:
     """A failure there would be taken for one of the architecture, and said to be unknown."""
     found, lora = estimated(toy, adapter=adapter), estimated(toy)

@@ -82,6 +82,14 @@ def test_ranks_of_a_model(weight: torch.Tensor) -> None:
     )  # random matrices are flatter than a weight that falls off
 
 
+def test_randomised_factors_leave_every_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn by the CPU's, so that they are the same where the weight lies on a GPU."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("the GPU's numbers begin anew"))
+    before = torch.get_rng_state()
+    factors(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)), 4, randomised=True)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_was_found_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for each matrix, rank and way; another matrix has another address; a damaged file is made anew."""
     monkeypatch.setenv("GRAINLINE_CACHE", str(tmp_path))

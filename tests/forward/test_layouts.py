@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 from _build import WINDOW, model, questions
 from _truth import LAYOUTS
@@ -72,6 +73,14 @@ def test_probe_refuses_a_model_it_does_not_understand(monkeypatch: pytest.Monkey
     monkeypatch.setattr(head, "_finish", lambda config, logits: 1.5 * logits)
     with pytest.raises(ModelError, match=r"LlamaForCausalLM: no layout gives .* tree: differs .* padded: differs"):
         choose_layout(Scorer(model("llama")), layouts(questions()), LAYOUTS)
+
+
+@pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
+def test_probe_reads_behind_a_learnt_prompt(config: Any) -> None:
+    """As where a run goes on from one: the plain model's numbers are those behind the prompt, too."""
+    torch.manual_seed(0)
+    policy = get_peft_model(model("llama"), config(num_virtual_tokens=4, task_type="CAUSAL_LM"))
+    assert choose_layout(Scorer(policy), layouts(questions()), ("padded",)).layout == "padded"
 
 
 def test_probe_notices_not_a_number() -> None:

@@ -89,9 +89,10 @@ def _kept(weight: Tensor, what: str, found: Callable[[], dict[str, Tensor]]) -> 
 
 def _decomposed(weight: Tensor, rank: int, randomised: bool) -> SpectralFactors:
     if randomised and rank < min(weight.shape):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same factors each time
-            U, S, V = torch.svd_lowrank(weight, q=min(rank + 8, *weight.shape), niter=4)
+        with torch.random.fork_rng(devices=[]):  # one generator, and so one device: the same factors everywhere
+            torch.default_generator.manual_seed(0)
+            found = torch.svd_lowrank(weight.cpu(), q=min(rank + 8, *weight.shape), niter=4)
+        U, S, V = (part.to(weight.device) for part in found)
     else:
         U, S, Vt = torch.linalg.svd(weight, full_matrices=False)
         V = Vt.T

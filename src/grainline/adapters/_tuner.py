@@ -134,8 +134,7 @@ class ChangedLayer(nn.Module, BaseTunerLayer):
         if change is None:
             return self.base_layer(x, *args, **kwargs)
         layer = Frozen(self.base_layer, next(change.parameters()).dtype)
-        autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # of meta tensors torch will not be asked
-        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        dtype = torch.get_autocast_dtype(x.device.type) if under_autocast(x) else x.dtype
         if layer.convolution is None:
             return change(x.to(layer.dtype), layer).to(dtype)
         return change(x.movedim(1, -1).to(layer.dtype), layer).movedim(-1, 1).to(dtype)
@@ -270,6 +269,11 @@ def _register(config: type[TunerConfig]) -> None:
     own = {"prefix": prefix, "tuner_layer_cls": layer, "target_module_mapping": {}}  # the spec's targets have a default
     model = type(f"{stem}Model", (TunerModel,), own)
     register_peft_method(name=member.value.lower(), config_cls=config, model_cls=model, prefix=prefix)
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Does autocast act where ``x`` is? torch will not be asked of a tensor without a device."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 # Whoever imports this, PEFT's hook among them, has all tuners registered: each by the definition of its configuration.

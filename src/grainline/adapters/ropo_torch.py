@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from grainline.adapters._frozen import Frozen
 from grainline.adapters._givens import Givens, Pairs
 from grainline.adapters._orthogonal import HouseholderPair
-from grainline.adapters._tuner import Change, TunerConfig
+from grainline.adapters._tuner import Change, TunerConfig, under_autocast
 
 OUTPUTS_OF_A_TOKEN = 1
 """The weight is turned while it has at most this many rows for each row of x: either way turns once forward and once
@@ -65,7 +65,7 @@ def by_weight(x: Tensor, layer: Frozen) -> bool:
     plain = type(layer.module) is nn.Linear and type(weight) is nn.Parameter and weight.dtype == x.dtype
     frozen = not any(p.requires_grad for p in layer.module.parameters())
     enough = layer.outputs * layer.inputs <= OUTPUTS_OF_A_TOKEN * x.numel()
-    return plain and frozen and enough and not torch.is_autocast_enabled(x.device.type)
+    return plain and frozen and enough and not under_autocast(x)
 
 
 class _ByWeight(torch.autograd.Function):

@@ -44,8 +44,8 @@ def choose_layout(
         ModelError: none of the possible layouts agrees.
     """
     tolerance = tolerance or rounding(scorer.causal)
-    with torch.no_grad(), scorer.plain():
-        truth = _plain_logprobs(scorer.causal, batches["padded"])
+    with torch.no_grad(), scorer.plain() as model:
+        truth = _plain_logprobs(model, batches["padded"])
     tried = []
     for layout in possible:
         batch = batches[layout]
@@ -67,8 +67,9 @@ def choose_layout(
 
 
 def _plain_logprobs(model: Any, batch: Batch) -> Tensor:
-    """The same (B, T) log-probs the slow, obvious way: full logits of padded rows."""
+    """The same (B, T) log-probs the slow, obvious way: full logits of padded rows, behind a learnt prompt if any."""
     logits = model(input_ids=batch.ids, attention_mask=torch.ones_like(batch.ids), use_cache=False).logits
+    logits = logits[:, -batch.ids.shape[1] :]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)[batch.source]
     token_M = -F.cross_entropy(logits, batch.target, reduction="none")
     return token_M[batch.rows.clamp(min=0)].masked_fill(batch.rows < 0, 0.0)
