@@ -1,4 +1,4 @@
-"""MiSS against hand-worked numbers, the figures of tests/golden/adapters.json, and PEFT's own layer."""
+"""MiSS against hand-worked numbers and the figures of tests/golden/adapters.json."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft.tuners.miss.layer import MissLinear
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from grainline import rooms
 from grainline.adapters._seam import attach
 from grainline.adapters.miss import MiSS
-from grainline.adapters.miss_torch import LeanMissLinear, _Shared, shards
-from grainline.contract import Subject
 from grainline.errors import ModelError
 from grainline.export import merged
 
@@ -72,69 +68,6 @@ def test_the_change_has_the_rank_of_a_shard() -> None:
     weight = torch.randn(7, 12).tolist()
     change = merged(adapted(weight, torch.randn(3, 7).tolist(), rank=3)).proj.weight - torch.tensor(weight)
     assert torch.linalg.matrix_rank(change, rtol=1e-5) == 3
-
-
-def test_a_narrower_last_shard_by_hand() -> None:
-    """[1, 2] + [3, 4] + [5]."""
-    found = shards(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]), 2, torch.float64)
-    assert torch.equal(found, torch.tensor([[9.0, 6.0]], dtype=torch.float64))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("options", [{"rank": 16}, {"rank": 12}, {"rank": 16, "tile": 4}], ids=str)
-def test_the_same_as_pefts_layer(options: dict[str, int], dtype: torch.dtype, tiny_llama: Any) -> None:
-    """Values and gradients, with bfloat16 weights under a float32 adapter too."""
-    subject = Subject(MiSS(**options), tiny_llama.to(dtype), torch.tensor([[1, 5, 9, 33, 70, 12, 8, 3]]))
-    model = subject.moved(size=0.1)
-    layers = [module for module in model.modules() if isinstance(module, LeanMissLinear)]
-    assert len(layers) == 14
-    ours, our_gradients = subject.logits(model), subject.gradients(model)
-    for one in layers:
-        one.__class__ = MissLinear
-    theirs, their_gradients = subject.logits(model), subject.gradients(model)
-    near = 1e-5 if dtype == torch.float32 else 3e-2
-    assert (ours - theirs).norm() <= near * theirs.norm()
-    assert our_gradients.keys() == their_gradients.keys()
-    assert all((our_gradients[name] - own).norm() <= near * own.norm() for name, own in their_gradients.items())
-
-
-def test_gradients_of_both_shard_widths() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, weight, bias, shared = (
-        torch.randn(*size, dtype=torch.float64, generator=generator) for size in ((5, 12), (7, 12), (7,), (5, 7))
-    )
-    for rank in (4, 5):
-        inputs = (x.requires_grad_(), weight, bias, shared[:rank].clone().requires_grad_())
-        assert torch.autograd.gradcheck(_Shared.apply, inputs)
-
-
-class Made(TorchDispatchMode):
-    """How many elements each storage holds that comes into being meanwhile, beside those of ``given``."""
-
-    def __init__(self, *given: torch.Tensor) -> None:
-        super().__init__()
-        self.held = list(given)  # a storage that is gone would give its address to the next
-        self.elements: dict[int, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        storage = out.untyped_storage()
-        if storage.data_ptr() not in {tensor.untyped_storage().data_ptr() for tensor in self.held}:
-            self.elements[storage.data_ptr()] = storage.nbytes() // out.itemsize
-        self.held.append(out)
-        return out
-
-
-def test_a_layer_makes_its_answer_and_its_gradient_and_nothing_else_of_that_size() -> None:
-    """1000 tokens, 48 inputs, 40 outputs, shards of 4: what is left of both sides is (1000, 4) and the small matrix."""
-    one = layer(adapted(torch.randn(40, 48).tolist(), torch.randn(4, 40).tolist(), rank=4))
-    x, gradient = torch.randn(1000, 48, requires_grad=True), torch.randn(1000, 40)
-    with Made(x, *one.parameters()) as forward:
-        y = one(x)
-    with Made(gradient, *forward.held) as backward:
-        torch.autograd.grad(y, (x, one.miss_block["default"]), gradient)
-    assert sorted(forward.elements.values()) == [1000 * 4, 1000 * 40]
-    assert sorted(backward.elements.values()) == [4 * 40, 1000 * 4, 1000 * 48]
 
 
 @pytest.mark.parametrize(

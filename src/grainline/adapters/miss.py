@@ -8,8 +8,7 @@ where x_j are the r-wide shards of the input, the last one padded with zeros. D 
 out x r block along the inputs, so its rank is r at most. With ``tile`` (MiSS-mini) D has that many columns and is
 repeated along the outputs too. Half of LoRA's matrix products, and no activation is kept beside the layer's input.
 
-PEFT's own class holds and merges it; a fresh one computes as in ``miss_torch``, the same numbers. The method of the
-paper's first versions is ``bone``.
+PEFT's own class does the work. The method of the paper's first versions is ``bone``.
 """
 
 from __future__ import annotations
@@ -71,12 +70,6 @@ class MiSS:
             target_modules=find_targets(model, self.targets, self.layers),
             modules_to_save=list(self.modules_to_save) or None,
         )
-
-    def attached(self, model: nn.Module) -> None:
-        """Let PEFT's fresh layers compute in the lean form."""
-        from grainline.adapters.miss_torch import lean
-
-        lean(model)
 
     def _check_widths(self, model: nn.Module) -> None:
         """PEFT would name neither the module nor its size."""
