@@ -32,12 +32,12 @@ def main() -> None:
         print(peak(options))
         return
     import _machine
-    from _race import compare, heading, race, table, write
+    from _race import compare, heading, here, race, table, write
     from _rows import tokens
     from _sides import Bench
 
     bench = Bench(options)
-    rows = race({name: bench.ours(how) for name, how in sides().items()}, options, device=bench.device)
+    rows = race({name: here(bench.ours(how), bench.device) for name, how in sides().items()}, options)
     counts = tokens(bench.rows.steps[: options.steps])
     found = {name: compare(own, rows["dpo"], counts["real"]) for name, own in rows.items()}
     facts = _machine.facts(bench.device)
