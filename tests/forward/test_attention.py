@@ -66,7 +66,7 @@ def test_no_product_is_taken_between_siblings_nor_far_above_the_diagonal(monkeyp
         (22, 23, ((10, 16), (18, 23))),
     ]
     assert all(
-        block.hidden.tolist() == torch.ones(b, b).triu(1).bool().tolist()
+        block.unseen.tolist() == torch.ones(b, b).triu(1).bool().tolist()
         for block in plan
         for b in [block.stop - block.start]
     )

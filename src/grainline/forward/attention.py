@@ -35,7 +35,7 @@ class Block(NamedTuple):
     start: int  # query rows of the packed row, inclusive
     stop: int  # exclusive
     keys: tuple[tuple[int, int], ...]  # runs of key rows, in order
-    hidden: Tensor  # (rows, the last so many keys) True where one may not be seen; all keys before are seen
+    unseen: Tensor  # (rows, the last so many keys) True where one may not be seen; all keys before are seen
 
 
 def blocks(tree: Tree, window: int | None, device: torch.device) -> list[Block]:
@@ -51,11 +51,11 @@ def blocks(tree: Tree, window: int | None, device: torch.device) -> list[Block]:
         for start in range(begin, end, ROWS):
             stop = min(start + ROWS, end)
             keys = tuple(run for run in ((tree.start, shared), (begin, stop)) if run[0] < run[1])
-            found.append(Block(start, stop, keys, _hidden(keys, stop - start, window, device)))
+            found.append(Block(start, stop, keys, _unseen(keys, stop - start, window, device)))
     return found
 
 
-def _hidden(keys: Sequence[tuple[int, int]], rows: int, window: int | None, device: torch.device) -> Tensor:
+def _unseen(keys: Sequence[tuple[int, int]], rows: int, window: int | None, device: torch.device) -> Tensor:
     """Over all keys if the window does not reach back to the first; else over the block's own diagonal."""
     count = sum(stop - start for start, stop in keys)
     window = None if window is None or window >= count else window
@@ -123,6 +123,6 @@ def _add(total: Tensor, part: Tensor, block: Block) -> None:
 def _weights(rows: Tensor, keys: Tensor, block: Block) -> Tensor:
     """(key heads, groups * rows, keys): how much each key is heard by queries that are scaled."""
     score = torch.bmm(rows, keys.mT)
-    count, over = block.hidden.shape
-    score.view(len(score), -1, count, score.shape[-1])[..., -over:].masked_fill_(block.hidden, float("-inf"))
+    count, over = block.unseen.shape
+    score.view(len(score), -1, count, score.shape[-1])[..., -over:].masked_fill_(block.unseen, float("-inf"))
     return score.softmax(-1)
