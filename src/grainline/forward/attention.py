@@ -73,9 +73,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Sequence[Block], scale: float) -> Tensor:
         _, H, N, _ = q.shape
-        out_NHd, scaled = q.new_empty(N, H, v.shape[-1]), q * scale
+        out_NHd, scaled = q.new_empty(N, H, v.shape[-1]), k * scale  # keys: fewer numbers than queries or scores
         for block in plan:
-            weights = _weights(_rows(scaled, block, k.shape[1]), _seen(k, block), block)
+            weights = _weights(_rows(q, block, k.shape[1]), _seen(scaled, block), block)
             out_NHd[block.start : block.stop] = _unrows(torch.bmm(weights, _seen(v, block)), block, H).transpose(0, 1)
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.scale = plan, scale
@@ -85,17 +85,19 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v = ctx.saved_tensors
-        K, H, scaled = k.shape[1], q.shape[1], q * ctx.scale  # fewer numbers to scale than scores
-        # Written as the projections were read: (N, heads, d) in memory.
-        dq, dk, dv = (torch.zeros_like(x[0].transpose(0, 1), memory_format=torch.contiguous_format) for x in (q, k, v))
+        K, H, scaled = k.shape[1], q.shape[1], k * ctx.scale
+        # Written as the projections were read: (N, heads, d) in memory. Every query is in one block, a key in several.
+        dq, dk, dv = (torch.empty_like(x[0].transpose(0, 1), memory_format=torch.contiguous_format) for x in (q, k, v))
+        for total in (dk, dv):
+            total.zero_()
         for block in ctx.plan:
-            rows, g, keys = _rows(scaled, block, K), _rows(grad.transpose(1, 2), block, K), _seen(k, block)
+            rows, g, keys = _rows(q, block, K), _rows(grad.transpose(1, 2), block, K), _seen(scaled, block)
             weights = _weights(rows, keys, block)
             pulled = torch._softmax_backward_data(torch.bmm(g, _seen(v, block).mT), weights, -1, weights.dtype)
             dq[block.start : block.stop] = _unrows(torch.bmm(pulled, keys), block, H).transpose(0, 1)
             _add(dk, torch.bmm(pulled.mT, rows), block)
             _add(dv, torch.bmm(weights.mT, g), block)
-        return dq.mul_(ctx.scale).transpose(0, 1)[None], dk.transpose(0, 1)[None], dv.transpose(0, 1)[None], None, None
+        return dq.transpose(0, 1)[None], dk.mul_(ctx.scale).transpose(0, 1)[None], dv.transpose(0, 1)[None], None, None
 
 
 def _rows(q: Tensor, block: Block, key_heads: int) -> Tensor:
@@ -121,7 +123,7 @@ def _add(total: Tensor, part: Tensor, block: Block) -> None:
 
 
 def _weights(rows: Tensor, keys: Tensor, block: Block) -> Tensor:
-    """(key heads, groups * rows, keys): how much each key is heard by queries that are scaled."""
+    """(key heads, groups * rows, keys): how much each key is heard; keys are scaled."""
     score = torch.bmm(rows, keys.mT)
     count, over = block.unseen.shape
     score.view(len(score), -1, count, score.shape[-1])[..., -over:].masked_fill_(block.unseen, float("-inf"))
