@@ -146,9 +146,10 @@ def own_rates(found: Sequence[Operator], dtype: Any) -> dict[str, Any]:
     Each shape is also timed alone; on a busy machine that can be slower than it was inside the step.
     """
     products: dict[tuple[int, int, int], list[Operator]] = defaultdict(list)
-    for operator in found:
-        if operator.product and min(operator.product) > 4 * RANK and operator.seconds:  # adapters are in float32
-            products[operator.product].append(operator)
+    timed = [(shape, operator) for operator in found if (shape := operator.product) and operator.seconds]
+    wide = [(shape, operator) for shape, operator in timed if min(shape) > 4 * RANK]  # adapters are in float32
+    for shape, operator in wide or timed:  # in a rehearsal nothing is wide
+        products[shape].append(operator)
     inside = {shape: sum(o.seconds for o in own) for shape, own in products.items()}
     calls = {shape: sum(o.calls for o in own) for shape, own in products.items()}
     heavy = sorted(products, key=lambda shape: -inside[shape])[:16]  # the rest is a few hundredths of the time
