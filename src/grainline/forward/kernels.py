@@ -76,8 +76,8 @@ def _read(
     down_RI = torch.cat(tuple(down)).to(x_NI.dtype)
     if x_NI.dtype in (torch.float32, torch.float64) and x_NI.shape[0] >= x_NI.shape[1]:
         return [
-            F.linear(x_NI, torch.addmm(layer.weight, b.to(x_NI.dtype), a_rI, alpha=layer.scale), layer.bias)
-            for layer, a_rI, b in zip(layers, down_RI.split([len(a) for a in down]), up, strict=True)
+            F.linear(x_NI, torch.addmm(layer.weight, b.to(x_NI.dtype), a_Ir.mT, alpha=layer.scale), layer.bias)
+            for layer, a_Ir, b in zip(layers, _by_layer(down_RI.mT, layers), up, strict=True)
         ], [None, down_RI, *up]
     inner_NR = x_NI @ down_RI.mT
     outputs = []
