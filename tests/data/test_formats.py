@@ -34,7 +34,7 @@ def test_an_unknown_format_is_refused() -> None:
 def test_the_first_problem_says_what_the_rows_look_like() -> None:
     with pytest.raises(DataError) as caught:
         refuse(read(HELPSTEER))
-    assert "rows:1: the row has no answer. This looks like helpsteer: set format=helpsteer; rows:2, rows:" in str(
+    assert "rows:1: the row has no answer. This looks like helpsteer: set format=helpsteer; rows:2, rows:3:" in str(
         caught.value
     )
     loaded = read(HELPSTEER, format="helpsteer")
